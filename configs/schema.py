@@ -1,0 +1,254 @@
+"""The schema of a recipe: every key, its type, default, unit and bounds, in one place.
+
+A recipe is one `Recipe`. Defaults live here and nowhere else; the files in this folder hold only
+what a recipe changes. Unknown keys, wrong types and values out of range are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+TIME_LIMIT = re.compile(r"^(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)$")
+
+Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+ScalarOption = str | int | float | bool
+
+
+class Section(BaseModel):
+    """A frozen group of keys; a value of another type is an error, never converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    """What the run is called and what it starts from."""
+
+    name: str = Field(
+        "", description="folder below run.root; empty: the recipe's file name", max_length=100
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and augmentation")
+    notes: str = Field("", description="free text that travels with the run into its report")
+    root: str = Field(
+        "logs", min_length=1, description="folder of all run directories, visible from every node"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_name(cls, name: str) -> str:
+        if name and not re.match(NAME_PATTERN, name):
+            raise ValueError("use letters, digits, '.', '_' and '-' only, a letter or digit first")
+        return name
+
+
+class Cluster(Section):
+    """Where the run goes and what it asks the cluster for."""
+
+    engine: Literal["auto", "slurm", "local"] = Field(
+        "auto", description="auto takes Slurm when its controller answers, else this machine"
+    )
+    nodes: int = Field(1, ge=1, description="number of nodes")
+    gpus_per_node: int | Literal["all"] = Field(
+        1,
+        description="GPUs on each node, one worker each; 'all': what this machine has (local only)",
+    )
+    cpu_workers: int = Field(
+        1, ge=1, description="workers on each node where there are no GPUs to count"
+    )
+    cpus_per_gpu: int = Field(4, ge=1, description="CPU cores for each worker")
+    time_limit: str = Field("04:00:00", description="of one attempt, [days-]hours:minutes:seconds")
+    partition: str | None = Field(None, min_length=1, description="Slurm partition")
+    account: str | None = Field(None, min_length=1, description="Slurm account to charge")
+    qos: str | None = Field(None, min_length=1, description="Slurm quality of service")
+    constraint: str | None = Field(None, min_length=1, description="node features to ask for")
+    mem_gb: int | None = Field(
+        None, ge=1, description="memory of a node in GB; null: the partition's default"
+    )
+    setup: list[str] = Field([], description="shell lines run on each job before the workers")
+    env: dict[str, str] = Field({}, description="environment variables set for the workers")
+    sbatch: dict[str, ScalarOption] = Field(
+        {}, description="further sbatch options by their long names, without the dashes"
+    )
+
+    @field_validator("gpus_per_node")
+    @classmethod
+    def _gpus_are_not_negative(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("give 0 or more GPUs, or 'all'")
+        return value
+
+    @field_validator("time_limit")
+    @classmethod
+    def _time_limit_is_a_duration(cls, value: str) -> str:
+        match = TIME_LIMIT.match(value)
+        if not match or not any(int(part or 0) for part in match.groups()):
+            raise ValueError("write it as hours:minutes:seconds, like 04:00:00 or 2-12:00:00")
+        return value
+
+    @property
+    def time_limit_seconds(self) -> int:
+        """The time limit in seconds."""
+        match = TIME_LIMIT.match(self.time_limit)
+        assert match, "the validator has seen this value"
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+class Data(Section):
+    """The images and what happens to them before the network sees them."""
+
+    root: str = Field(
+        "data/cifar10", min_length=1, description="folder that holds cifar-10-python.tar.gz"
+    )
+    source: Literal["archive", "digits"] = Field(
+        "archive",
+        description="archive: the file brought along; digits: scikit-learn's handwritten digits, "
+        "written into data.root as such an archive first",
+    )
+    md5: str = Field(
+        "official", description="of the archive: official, none (unchecked) or 32 hex digits"
+    )
+    train_images: int | None = Field(None, ge=1, description="use only the first N; null: all")
+    test_images: int | None = Field(None, ge=1, description="use only the first N; null: all")
+    crop_padding: int = Field(
+        4, ge=0, le=32, description="zero pixels added on each side before a random 32 x 32 crop"
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    resolution: int = Field(
+        224, ge=8, le=1024, description="side in pixels that images are resized to, bilinear"
+    )
+    mean: Channels = Field(
+        [125.307, 122.961, 113.8575], description="subtracted, per channel R G B, in grey levels"
+    )
+    std: Channels = Field(
+        [51.5865, 50.847, 51.255], description="divided by, per channel R G B, in grey levels"
+    )
+
+    @field_validator("md5")
+    @classmethod
+    def _md5_is_one(cls, value: str) -> str:
+        if value not in ("official", "none") and not re.match(r"^[0-9a-f]{32}$", value):
+            raise ValueError("give 'official', 'none' or 32 lower-case hex digits")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, value: list[float]) -> list[float]:
+        if min(value) <= 0:
+            raise ValueError("every channel's standard deviation must be above 0")
+        return value
+
+
+class Model(Section):
+    """The network: torchvision's ResNet-50."""
+
+    stem: Literal["imagenet", "cifar"] = Field(
+        "imagenet",
+        description="imagenet: 7 x 7 stride 2 and max-pool; cifar: 3 x 3 stride 1 without",
+    )
+    num_classes: int = Field(10, ge=2, description="size of the last layer")
+    weights: str | None = Field(
+        None, min_length=1, description="checkpoint to start from; null: random initialisation"
+    )
+    zero_init_residual: bool = Field(
+        True, description="random initialisation only: each block's last norm starts at 0"
+    )
+
+
+class Optimizer(Section):
+    """Stochastic gradient descent."""
+
+    lr: float = Field(0.0025, gt=0, description="learning rate at its highest")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0, description="on every parameter")
+    nesterov: bool = Field(False, description="Nesterov's momentum")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class Schedule(Section):
+    """How long the run is and how the learning rate moves; a pure function of the step."""
+
+    epochs: int = Field(20, ge=1, description="passes over the training images")
+    kind: Literal["step", "cosine", "linear"] = Field(
+        "step", description="step: times gamma at each milestone; cosine, linear: down to 0"
+    )
+    milestones: list[int] = Field([], description="epochs after which a step schedule drops")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
+    warmup_steps: int = Field(
+        0, ge=0, description="optimizer steps of a linear rise to optimizer.lr"
+    )
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_rise(cls, value: list[int]) -> list[int]:
+        if any(later <= earlier for earlier, later in zip([0, *value], value, strict=False)):
+            raise ValueError("epochs must be above 0 and in rising order")
+        return value
+
+
+class Train(Section):
+    """The training step."""
+
+    batch_size: int = Field(32, ge=1, description="images per optimizer step, over all GPUs")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="images per forward pass on one GPU, which is also the group that batch "
+        "normalisation sees; null: the GPU's whole share of the batch",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share spread over all classes")
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="auto: CUDA when a GPU answers, else the CPU"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 autocast on GPUs that have it, else fp32"
+    )
+    deterministic: bool = Field(
+        False, description="only algorithms that repeat bit for bit (slower on GPUs)"
+    )
+    max_steps: int | None = Field(
+        None, ge=1, description="end the run, and its schedule, after this many optimizer steps"
+    )
+
+
+class Evaluate(Section):
+    """Scoring on the test images, each counted once."""
+
+    every_epochs: int = Field(1, ge=1, description="evaluate after every Nth epoch and the last")
+    batch_size: int = Field(250, ge=1, description="images per forward pass on one GPU")
+
+
+class Checkpoint(Section):
+    """What is kept to go on from."""
+
+    every_epochs: int = Field(1, ge=1, description="save after every Nth epoch and the last")
+    keep_last: int = Field(2, ge=1, description="newest checkpoints kept, beside the best one")
+
+
+class Logging(Section):
+    """What is written down while the run goes on."""
+
+    every_steps: int = Field(100, ge=1, description="optimizer steps between two training lines")
+
+
+class Recipe(Section):
+    """One complete, resolved recipe."""
+
+    run: Run = Run()
+    cluster: Cluster = Cluster()
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()

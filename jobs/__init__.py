@@ -1,0 +1,1 @@
+"""The login-node side: render, submit, watch and end runs; never imports torch."""
