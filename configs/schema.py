@@ -7,19 +7,22 @@ what a recipe changes. Unknown keys, wrong types and values out of range are ref
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-TIME_LIMIT = re.compile(r"^(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)$")
+TIME_LIMIT = re.compile(r"^(?:([0-9]+)-)?([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])$")
 
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 ScalarOption = str | int | float | bool
 
 
 class Section(BaseModel):
-    """A frozen group of keys; a value of another type is an error, never converted."""
+    """A frozen group of keys; a value of another type is an error, never converted.
+
+    A rule between two keys is a validator of the second one, so that its message has a line.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -39,7 +42,7 @@ class Run(Section):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder_name(cls, name: str) -> str:
-        if name and not re.match(NAME_PATTERN, name):
+        if name and not re.fullmatch(NAME_PATTERN, name):
             raise ValueError("use letters, digits, '.', '_' and '-' only, a letter or digit first")
         return name
 
@@ -51,7 +54,7 @@ class Cluster(Section):
         "auto", description="auto takes Slurm when its controller answers, else this machine"
     )
     nodes: int = Field(1, ge=1, description="number of nodes")
-    gpus_per_node: int | Literal["all"] = Field(
+    gpus_per_node: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         1,
         description="GPUs on each node, one worker each; 'all': what this machine has (local only)",
     )
@@ -73,17 +76,10 @@ class Cluster(Section):
         {}, description="further sbatch options by their long names, without the dashes"
     )
 
-    @field_validator("gpus_per_node")
-    @classmethod
-    def _gpus_are_not_negative(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 0:
-            raise ValueError("give 0 or more GPUs, or 'all'")
-        return value
-
     @field_validator("time_limit")
     @classmethod
     def _time_limit_is_a_duration(cls, value: str) -> str:
-        match = TIME_LIMIT.match(value)
+        match = TIME_LIMIT.fullmatch(value)
         if not match or not any(int(part or 0) for part in match.groups()):
             raise ValueError("write it as hours:minutes:seconds, like 04:00:00 or 2-12:00:00")
         return value
@@ -91,7 +87,7 @@ class Cluster(Section):
     @property
     def time_limit_seconds(self) -> int:
         """The time limit in seconds."""
-        match = TIME_LIMIT.match(self.time_limit)
+        match = TIME_LIMIT.fullmatch(self.time_limit)
         assert match, "the validator has seen this value"
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
@@ -130,7 +126,7 @@ class Data(Section):
     @field_validator("md5")
     @classmethod
     def _md5_is_one(cls, value: str) -> str:
-        if value not in ("official", "none") and not re.match(r"^[0-9a-f]{32}$", value):
+        if value not in ("official", "none") and not re.fullmatch(r"^[0-9a-f]{32}$", value):
             raise ValueError("give 'official', 'none' or 32 lower-case hex digits")
         return value
 
@@ -162,15 +158,16 @@ class Optimizer(Section):
     """Stochastic gradient descent."""
 
     lr: float = Field(0.0025, gt=0, description="learning rate at its highest")
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step that is kept")
     weight_decay: float = Field(1e-4, ge=0, description="on every parameter")
     nesterov: bool = Field(False, description="Nesterov's momentum")
 
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
+    @field_validator("nesterov")
+    @classmethod
+    def _nesterov_has_momentum(cls, value: bool, others: ValidationInfo) -> bool:
+        if value and others.data.get("momentum") == 0:
+            raise ValueError("needs optimizer.momentum above 0")
+        return value
 
 
 class Schedule(Section):
@@ -217,6 +214,14 @@ class Train(Section):
     max_steps: int | None = Field(
         None, ge=1, description="end the run, and its schedule, after this many optimizer steps"
     )
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _micro_batches_fill_the_batch(cls, value: int | None, others: ValidationInfo) -> int | None:
+        batch_size = others.data.get("batch_size")
+        if value and batch_size and batch_size % value:
+            raise ValueError(f"must divide train.batch_size, which is {batch_size}")
+        return value
 
 
 class Evaluate(Section):

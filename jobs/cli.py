@@ -1,0 +1,164 @@
+"""The command line: what each command takes and which part of jobs/ does it.
+
+Only the part that a command needs is imported, so `--help` comes at once on a busy login node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.errors import RequestError, WorkError
+
+if TYPE_CHECKING:
+    from configs.loader import LoadedRecipe
+
+EXAMPLES = """examples:
+  python launch.py --config finetune.yaml
+  python launch.py --config finetune.yaml --set optimizer.lr=0.01 --set cluster.nodes=2
+  python launch.py --config finetune.yaml --dry-run
+  python launch.py status
+  python launch.py logs -f finetune
+  python launch.py cancel finetune/20260101-120000-1a2b
+  python launch.py tensorboard
+
+exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted
+"""
+RUN_HELP = "a run's directory, its name or a unique part of it; the newest run if left out"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        return _run(arguments)
+    except RequestError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except WorkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted. Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; starting a run is the one without a name."""
+    parser = argparse.ArgumentParser(
+        prog="launch.py",
+        usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run]\n"
+        "       launch.py {status,logs,cancel,tensorboard} [--help] ...",
+        description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="C", help="recipe: a file, or a name from configs/")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], help="override a key of the recipe"
+    )
+    parser.add_argument("--name", metavar="N", help="name of the run; the recipe's if left out")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "slurm", "local"),
+        help="where it runs; auto takes Slurm when its controller answers",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the sbatch script and the resolved recipe"
+    )
+    commands = parser.add_subparsers(dest="command", title="commands on runs")
+
+    status = _add(commands, "status", "one line a run", "status finetune")
+    status.add_argument("runs", metavar="RUN", nargs="*", help="runs to show; all if left out")
+
+    logs = _add(commands, "logs", "what the workers printed", "logs -f --rank 0 finetune")
+    logs.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+    logs.add_argument("--rank", metavar="R", type=int, help="only this rank")
+    logs.add_argument("--attempt", metavar="K", type=int, help="this attempt, not the newest")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+
+    cancel = _add(commands, "cancel", "end a run for good", "cancel finetune")
+    cancel.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+
+    board = _add(commands, "tensorboard", "serve the curves of runs", "tensorboard --port 6006")
+    board.add_argument("runs", metavar="RUN", nargs="*", help="runs to serve; all if left out")
+    board.add_argument("--port", metavar="P", type=int, help="a free one if left out")
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=f"example:\n  python launch.py {example}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def _run(arguments: list[str]) -> int:
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        if options.config is None:
+            parser.error("say what to run: --config finetune.yaml (or --help)")
+        return _launch(options, arguments)
+    if options.command == "status":
+        from jobs import status
+
+        return status.show(options.runs, _root())
+    if options.command == "logs":
+        from jobs import logs
+
+        return logs.show(options.run, _root(), options.rank, options.attempt, options.follow)
+    if options.command == "cancel":
+        from jobs import cancellation
+
+        return cancellation.cancel(options.run, _root())
+
+    from jobs import board
+
+    return board.serve(options.runs, _root(), options.port)
+
+
+def _launch(options: argparse.Namespace, arguments: list[str]) -> int:
+    from jobs import launcher
+
+    overrides = list(options.set)
+    if options.name is not None:
+        overrides.append(f"run.name={json.dumps(options.name)}")
+    if options.engine is not None:
+        overrides.append(f"cluster.engine={options.engine}")
+    loaded = _load(options.config, overrides)
+    if options.dry_run:
+        return launcher.show(loaded)
+    return launcher.launch(loaded, ["launch.py", *arguments])
+
+
+def _root() -> Path:
+    """The folder of this site's runs, where a name is looked up."""
+    # This recipe comes with the project and leaves the folder to configs/site.yaml.
+    return Path(_load("quickstart.yaml", []).recipe.run.root)
+
+
+def _load(config: str, overrides: list[str]) -> LoadedRecipe:
+    from configs.loader import load_recipe
+    from configs.settings import RecipeError
+
+    try:
+        return load_recipe(config, overrides)
+    except RecipeError as error:
+        raise RequestError(*error.problems) from None

@@ -1,0 +1,145 @@
+"""Questions to Slurm and orders to it, through its own programs and their plain output.
+
+Slurm's JSON changes its shape between releases; `--format` does not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from jobs.errors import WorkError
+
+PING_SECONDS = 5.0
+QUERY_SECONDS = 30.0
+
+# What a shell inside salloc, a job step or an old training session leaves behind; it would change
+# the new job (SLURM_CPU_BIND pins all ranks to a few cores, SBATCH_* overrides the script).
+LEAKS = (
+    "SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SALLOC_", "SUBMITIT_",
+    "PMI_", "PMIX_", "PMI2_", "OMPI_", "TORCHELASTIC_",
+)  # fmt: skip
+LEAKING_NAMES = {
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+}  # fmt: skip
+# These say how to talk to Slurm, not what to run.
+NEEDED = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as Slurm describes it."""
+
+    job_id: str
+    state: str
+    reason: str
+    work_dir: str
+
+
+def is_leak(name: str) -> bool:
+    """Whether a variable of the submitting shell must not reach the job."""
+    return name not in NEEDED and (name in LEAKING_NAMES or name.startswith(LEAKS))
+
+
+def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`environment` without what would leak into a job."""
+    return {name: value for name, value in environment.items() if not is_leak(name)}
+
+
+def is_installed() -> bool:
+    """Whether this machine has Slurm's programs."""
+    return shutil.which("squeue") is not None
+
+
+def unavailable() -> str | None:
+    """Why no job can be given to Slurm from here, or None when its controller answers."""
+    missing = [name for name in ("sbatch", "srun", "scontrol") if not shutil.which(name)]
+    if missing:
+        return f"{missing[0]} is not on PATH"
+    try:
+        answer = _ask(["scontrol", "ping"], PING_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"Slurm's controller did not answer within {PING_SECONDS:.0f} s"
+    if answer.returncode == 0 and "is UP" in answer.stdout:
+        return None
+    words = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
+    return f"Slurm's controller does not answer (scontrol ping: {words[-1] if words else 'silent'})"
+
+
+def test_only(script: str) -> str | None:
+    """Slurm's words if it would refuse `script`, else None; nothing is queued."""
+    try:
+        answer = _ask(["sbatch", "--test-only"], QUERY_SECONDS, script)
+    except subprocess.TimeoutExpired:
+        return f"sbatch --test-only did not answer within {QUERY_SECONDS:.0f} s"
+    return None if answer.returncode == 0 else answer.stderr.strip()
+
+
+def queued_jobs(users: Iterable[str]) -> list[Job]:
+    """The jobs of some users that the controller still knows, ended ones of late included.
+
+    One query for any number of runs. `scontrol show job` reads the same records of the controller,
+    so it would add nothing.
+
+    Raises:
+        WorkError: the controller does not answer.
+    """
+    command = ["squeue", "--noheader", "--states=all", f"--user={','.join(users)}"]
+    answer = _ask([*command, "--format=%i|%T|%r|%Z"], QUERY_SECONDS)
+    if answer.returncode != 0:
+        raise WorkError(answer.stderr.strip())
+    return [Job(*line.split("|", 3)) for line in answer.stdout.splitlines()]
+
+
+def recorded_states(job_ids: Iterable[str]) -> dict[str, str]:
+    """The final states of jobs that the controller has forgotten, by sacct; empty without it."""
+    jobs = ",".join(job_ids)
+    if not jobs or not shutil.which("sacct"):
+        return {}
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
+    answer = _ask([*command, f"--jobs={jobs}"], QUERY_SECONDS)
+    if answer.returncode != 0:
+        return {}
+    rows = (line.split("|", 1) for line in answer.stdout.splitlines())
+    # "CANCELLED by 1000" is a state and a user.
+    return {job: state.split()[0] for job, state in rows}
+
+
+def requeue(job_id: str) -> str | None:
+    """Ask Slurm to start a running job again; returns Slurm's words if it refuses."""
+    try:
+        answer = _ask(["scontrol", "requeue", job_id], QUERY_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return None if answer.returncode == 0 else answer.stderr.strip()
+
+
+def cancel(job_id: str) -> None:
+    """End a job, queued or running.
+
+    Raises:
+        WorkError: Slurm refuses, in its words.
+    """
+    answer = _ask(["scancel", job_id], QUERY_SECONDS)
+    if answer.returncode != 0:
+        raise WorkError(answer.stderr.strip())
+
+
+def _ask(
+    command: list[str], patience: float, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        input=text,
+        stdin=None if text is not None else subprocess.DEVNULL,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=patience,
+        check=False,
+    )

@@ -1,0 +1,219 @@
+"""The local engine: one task a worker on this machine, attached, with a progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from configs.schema import Recipe
+from jobs import failure, ledger, metrics, text
+from jobs.errors import RequestError, WorkError
+from jobs.guard import PEER_SECONDS, SAVE_SECONDS
+from jobs.layout import Layout
+from jobs.progress import Display
+from jobs.rundir import RunDirectory, write_json
+from jobs.task import CONFIGURATION_ERROR
+
+POLL_SECONDS = 0.2
+
+Task = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The process that a local run is attached to; while it lives, the run does."""
+
+    host: str
+    pid: int
+    started: str
+    """When the process began, in the kernel's ticks: a process id alone is used again."""
+    start_key: str
+
+    def is_alive(self) -> bool | None:
+        """Whether it runs; None if that cannot be told from this machine."""
+        if self.host != socket.gethostname():
+            return None
+        return _start_of(self.pid) == self.started
+
+
+class _Interrupt:
+    """Ctrl-C and TERM, remembered; a second one means at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, self._remember) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
+    """Run all workers to their end, showing progress; returns the exit code.
+
+    Raises:
+        RequestError: a worker refused the request.
+        WorkError: a worker failed.
+    """
+    print(f"run: {run.path} ({plan.describe()})", file=sys.stderr)
+    if recipe.cluster.setup:
+        print("cluster.setup is for Slurm jobs and is not run here", file=sys.stderr)
+    interrupt = _Interrupt()
+    started = time.monotonic()
+    start_key = f"local-{os.getpid()}-{secrets.token_hex(4)}"
+    _write_launcher(run, start_key)
+    with interrupt.watch(), _tasks(run, recipe, plan, start_key) as tasks:
+        code = _attend(run, recipe, tasks, interrupt)
+    seconds = time.monotonic() - started
+    if interrupt.count:
+        print(f"stopped after {text.duration(seconds)}; the run is {run.path}", file=sys.stderr)
+        return 130
+    if code:
+        _raise_failure(run, code)
+    _report(run, seconds)
+    return 0
+
+
+def read_launcher(run: RunDirectory) -> Launcher | None:
+    """The process that a local run is or was attached to; None for other runs."""
+    try:
+        return Launcher(**json.loads(_launcher_file(run).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _tasks(run: RunDirectory, recipe: Recipe, plan: Layout, start_key: str) -> Iterator[list[Task]]:
+    """One task process a rank; whatever happens, none of them or of theirs is left."""
+    environment = dict(os.environ) | {"PYTHONPATH": str(run.code)} | recipe.cluster.env
+    tasks: list[Task] = []
+    # Nobody writes to this pipe. Its only writing end is here, so the tasks see it close when this
+    # process ends in any way, SIGKILL included, and stop their workers.
+    reading, writing = os.pipe()
+    try:
+        with run.launcher_log.open("ab") as log:
+            for rank in range(plan.world_size):
+                arguments = [str(run.path), str(rank), str(plan.world_size), start_key]
+                task = subprocess.Popen(
+                    [sys.executable, "-m", "jobs.task", *arguments],
+                    cwd=run.code,
+                    env=environment,
+                    stdin=reading,
+                    stdout=log,
+                    stderr=log,
+                    # Ctrl-C in the terminal is for this process alone, which then asks them once.
+                    start_new_session=True,
+                )
+                tasks.append(task)
+        yield tasks
+    finally:
+        os.close(reading)
+        for task in tasks:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(task.pid, signal.SIGKILL)
+            task.wait()
+        os.close(writing)
+
+
+def _attend(run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _Interrupt) -> int:
+    """Wait for all tasks, which see to their workers; returns 0 or the code of a failed one."""
+    asked = 0
+    failed: set[int] = set()
+    give_up_at: float | None = None
+    with Display(recipe.schedule.epochs) as display:
+        while None in [task.poll() for task in tasks]:
+            time.sleep(POLL_SECONDS)
+            display.update(metrics.progress(run))
+            if interrupt.count > asked:
+                asked = interrupt.count
+                display.say("stopping: the workers save and leave; Ctrl-C again ends them at once")
+                _end(tasks, signal.SIGTERM)
+            for rank, task in enumerate(tasks):
+                if task.returncode and rank not in failed:
+                    failed.add(rank)
+                    _note_lost_task(run, rank, task)
+                    _end(tasks, signal.SIGTERM)
+            if (asked or failed) and give_up_at is None:
+                give_up_at = time.monotonic() + SAVE_SECONDS + 2 * PEER_SECONDS
+            if give_up_at and time.monotonic() > give_up_at:
+                break
+    return max((task.returncode or 0 for task in tasks), key=abs, default=0)
+
+
+def _end(tasks: list[Task], number: signal.Signals) -> None:
+    for task in tasks:
+        if task.poll() is None:
+            task.send_signal(number)
+
+
+def _note_lost_task(run: RunDirectory, rank: int, task: Task) -> None:
+    """A task that was killed could not tell the others that its worker is gone."""
+    attempts = ledger.read(run)
+    if task.returncode < 0 and attempts:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(task.pid, signal.SIGKILL)
+        lost = failure.Failure(rank, socket.gethostname(), task.returncode, [])
+        failure.claim(run, attempts[-1].attempt, lost)
+
+
+def _raise_failure(run: RunDirectory, code: int) -> None:
+    attempts = ledger.read(run)
+    first = failure.read(run, attempts[-1].attempt) if attempts else None
+    print(f"the run's story: {run.launcher_log}", file=sys.stderr)
+    if first is None:
+        raise WorkError(f"the run ended with {failure.describe_exit(code)}")
+    if first.exit_code == CONFIGURATION_ERROR:
+        raise RequestError(*first.last_words().splitlines())
+    raise WorkError(first.describe())
+
+
+def _report(run: RunDirectory, seconds: float) -> None:
+    results = metrics.results(run)
+    print(f"finished in {text.duration(seconds)}")
+    if results:
+        best = results["best"]
+        print(
+            f"  {'top-1':<13} {results['accuracy_top-1']:.2f} % "
+            f"(best {best['accuracy_top-1']:.2f} % after epoch {best['epoch']})\n"
+            f"  {'top-5':<13} {results['accuracy_top-5']:.2f} %"
+        )
+    print(f"  {'directory':<13} {run.path}")
+    print(text.next_commands(run, ("tensorboard", "status", "logs")))
+
+
+def _write_launcher(run: RunDirectory, start_key: str) -> None:
+    pid = os.getpid()
+    launcher = Launcher(socket.gethostname(), pid, _start_of(pid), start_key)
+    write_json(_launcher_file(run), asdict(launcher))
+
+
+def _launcher_file(run: RunDirectory) -> Path:
+    return run.engine_files / "launcher.json"
+
+
+def _start_of(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    # The second field is the program's name in parentheses and may hold spaces itself.
+    return stat.rpartition(")")[2].split()[19]

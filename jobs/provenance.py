@@ -1,0 +1,57 @@
+"""Where a run comes from: code, versions, inputs and command, for provenance.json."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import platform
+import shlex
+import socket
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Recipe
+from jobs.rundir import timestamp
+from jobs.snapshot import PARTS, git
+
+ARCHIVE = "cifar-10-python.tar.gz"
+PACKAGES = ("torch", "torchvision", "submitit", "numpy", "tensorboard", "pydantic", "PyYAML")
+
+
+def collect(recipe: Recipe, code_sha256: str, command: Sequence[str]) -> dict[str, Any]:
+    """Everything needed to say later what produced a result; nothing of the environment."""
+    commit = git("rev-parse", "HEAD")
+    diff = git("diff", "HEAD", "--binary", "--", *PARTS)
+    return {
+        "created": timestamp(),
+        "command": shlex.join(command),
+        "commit": commit.strip() if commit else None,
+        # None: no repository, or no uncommitted change of what the job runs.
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "code_sha256": code_sha256,
+        "archive_sha256": file_sha256(Path(recipe.data.root) / ARCHIVE),
+        "weights_sha256": file_sha256(Path(recipe.model.weights)) if recipe.model.weights else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "user": getpass.getuser(),
+    }
+
+
+def file_sha256(path: Path) -> str | None:
+    """The SHA-256 of a file, or None where there is none (yet)."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,195 @@
+"""A run directory: where each of its files lies, how it is built, how a person names it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobs.errors import RequestError
+
+
+def timestamp() -> str:
+    """The time now, UTC, as the records of a run write it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, order=True)
+class RunDirectory:
+    """The paths inside one run directory; the directory itself may not exist yet."""
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """What people call the run: its name and stamp, the last two folders of the path."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe, the worker's only input."""
+        return self.path / "config.yaml"
+
+    @property
+    def code(self) -> Path:
+        """The snapshot that the job runs from."""
+        return self.path / "code"
+
+    @property
+    def script(self) -> Path:
+        """What was given to sbatch."""
+        return self.path / "job.sbatch"
+
+    @property
+    def provenance(self) -> Path:
+        """Where the run comes from."""
+        return self.path / "provenance.json"
+
+    @property
+    def attempts(self) -> Path:
+        """The attempt ledger."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """What the worker wrote down while training."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """What the worker wrote when the run had finished."""
+        return self.path / "results.json"
+
+    @property
+    def launcher_log(self) -> Path:
+        """The story of the run: submitted, started, failed, requeued."""
+        return self.path / "launcher.log"
+
+    @property
+    def engine_files(self) -> Path:
+        """Files of whatever runs the job: submitit's pickles and logs, rendezvous, markers."""
+        return self.path / "submitit"
+
+    def attempt(self, number: int) -> Path:
+        """The folder of one attempt's logs."""
+        return self.path / f"attempt-{number:02d}"
+
+    def rank_log(self, attempt: int, rank: int) -> Path:
+        """What one rank's worker printed in one attempt."""
+        return self.attempt(attempt) / f"rank-{rank:03d}.log"
+
+    def cancelled(self, job: str) -> Path:
+        """The marker that `cancel` leaves for one job, so that nothing starts it again."""
+        return self.engine_files / f"{job}_cancelled"
+
+    def note(self, text: str) -> None:
+        """Append a line to the run's story; short appends of several ranks do not mix."""
+        with self.launcher_log.open("a", encoding="utf-8") as log:
+            log.write(f"{timestamp()} {text}\n")
+
+
+def reserve(root: Path, name: str) -> RunDirectory:
+    """Choose the place of a new run without making anything."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return RunDirectory(root / name / f"{stamp}-{secrets.token_hex(2)}")
+
+
+@contextlib.contextmanager
+def create(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[None]:
+    """Make `run`, filled by `fill`, for the body of the with; if that raises, remove it again.
+
+    It is filled under a temporary name beside its own, so whoever looks at the runs never meets a
+    half-made one.
+
+    Raises:
+        RequestError: the folder of the runs cannot be written.
+    """
+    missing = [folder for folder in run.path.parents if not folder.exists()]
+    draft = RunDirectory(run.path.with_name(f".{run.path.name}.partial"))
+    try:
+        try:
+            draft.path.parent.mkdir(parents=True, exist_ok=True)
+            draft.path.mkdir(mode=0o750)
+        except OSError as error:
+            raise RequestError(
+                f"run.root: cannot write {run.path.parent}: {error.strerror}"
+            ) from None
+        fill(draft)
+        draft.path.rename(run.path)
+        yield
+    except BaseException:
+        for path in (draft.path, run.path):
+            shutil.rmtree(path, ignore_errors=True)
+        _remove_empty(missing)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a small JSON file so that a reader sees all of it or nothing."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}")
+    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def all_runs(root: Path) -> list[RunDirectory]:
+    """Every run below `root`, oldest first."""
+    found = [RunDirectory(config.parent) for config in root.glob("*/*/config.yaml")]
+    kept = [run for run in found if not run.path.name.startswith(".")]
+    return sorted(kept, key=lambda run: (run.path.name[:15], run.path.stat().st_mtime))
+
+
+def find_one(text: str | None, root: Path) -> RunDirectory:
+    """The one run that `text` names: a directory, a run's name (its newest) or a unique part.
+
+    Raises:
+        RequestError: no run is so named, or several are.
+    """
+    if text is None:
+        return find_many([], root)[-1]
+    matches = _matches(text, root)
+    same_name = {run.path.parent.name for run in matches} == {text}
+    if len(matches) > 1 and not same_name:
+        labels = ", ".join(run.label for run in matches[-5:])
+        raise RequestError(f"{text!r} is part of {len(matches)} runs: {labels}; give more of it")
+    return matches[-1]
+
+
+def find_many(texts: list[str], root: Path) -> list[RunDirectory]:
+    """All runs that any of `texts` names, oldest first; every run where none is given.
+
+    Raises:
+        RequestError: a text names no run, or there are no runs.
+    """
+    if texts:
+        return list(dict.fromkeys(run for text in texts for run in _matches(text, root)))
+    runs = all_runs(root)
+    if not runs:
+        raise RequestError(
+            f"there are no runs in {root}; start one with: python launch.py --config C"
+        )
+    return runs
+
+
+def _matches(text: str, root: Path) -> list[RunDirectory]:
+    path = Path(text).absolute()
+    if (path / "config.yaml").is_file():
+        return [RunDirectory(path.resolve())]
+    wanted = text.strip("/").removeprefix("logs/")
+    runs = all_runs(root)
+    named = [run for run in runs if wanted in (run.label, run.path.name, run.path.parent.name)]
+    found = named or [run for run in runs if wanted in run.label]
+    if not found:
+        raise RequestError(f"no run in {root} is called {text!r}; see: python launch.py status")
+    return found

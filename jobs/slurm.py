@@ -1,0 +1,186 @@
+"""The Slurm engine: submitit's executor, told everything, writing into one run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+
+from configs.schema import Cluster, Recipe
+from jobs import controller
+from jobs.errors import Problem, RequestError
+from jobs.layout import Layout
+from jobs.rundir import RunDirectory
+from jobs.task import Task
+
+# Without these the run directory would not hold the run; each has its own key or a fixed value.
+FIXED_OPTIONS = {
+    "array", "chdir", "cpus-per-task", "error", "export", "gpus-per-node", "job-name", "nodes",
+    "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "time", "wrap",
+}  # fmt: skip
+
+
+class RunExecutor(submitit.SlurmExecutor):
+    """submitit's Slurm executor for one run directory.
+
+    A subclass for three reasons: what is handed to sbatch is the run's own `job.sbatch` and not a
+    copy that submitit writes; rendering works on machines without Slurm (`--dry-run`); and
+    `--parsable` gives the job id where a site's sbatch prints more than submitit expects.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__(folder=run.engine_files)
+        self._script = run.script
+
+    @classmethod
+    def affinity(cls) -> int:
+        """Claim to be usable: the engine was chosen before, and a dry run needs no srun."""
+        return 2
+
+    def script(self) -> str:
+        """The sbatch script as submitit renders it."""
+        return self._make_submission_file_text(self._submitit_command_str, uid="")
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return ["sbatch", "--parsable", str(self._script)]
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        text = string if isinstance(string, str) else string.decode()
+        # A site's banner may come before it, the cluster's name after it: "123;cluster".
+        match = re.fullmatch(r"(\d+)(;\S+)?", text.strip().splitlines()[-1])
+        if match is None:
+            raise FailedSubmissionError(f"sbatch answered without a job id: {text!r}")
+        return match.group(1)
+
+
+def make_executor(recipe: Recipe, layout: Layout, run: RunDirectory) -> RunExecutor:
+    """The executor that renders and submits `run`."""
+    executor = RunExecutor(run)
+    executor.update_parameters(**parameters(recipe, layout, run))
+    return executor
+
+
+def parameters(recipe: Recipe, layout: Layout, run: RunDirectory) -> dict[str, Any]:
+    """What submitit is told for a recipe: a pure function, so a test can compare it whole."""
+    cluster = recipe.cluster
+    extra = {key.replace("-", "_"): value for key, value in cluster.sbatch.items()}
+    gpus = layout.gpus_per_node if "gres" not in extra else 0
+    return {
+        "job_name": recipe.run.name,
+        "nodes": layout.nodes,
+        "ntasks_per_node": layout.workers_per_node,
+        "cpus_per_task": cluster.cpus_per_gpu,
+        "gpus_per_node": gpus or None,
+        "time": -(-cluster.time_limit_seconds // 60),
+        "signal_delay_s": stop_lead_seconds(cluster),
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "mem": f"{cluster.mem_gb}G" if cluster.mem_gb else None,
+        # submitit's default is --wckey=submitit, which sites without wckeys refuse.
+        "wckey": None,
+        "setup": setup_lines(cluster, run),
+        "srun_args": [
+            # srun takes it from sbatch in some releases only (22.05 to 23.02 do not).
+            f"--cpus-per-task={cluster.cpus_per_gpu}",
+            # A dead rank ends the job now, not after the collective's timeout.
+            "--kill-on-bad-exit=1",
+            "--wait=60",
+        ],
+        "additional_parameters": {
+            "requeue": True,
+            # `python -m` looks here first: the job runs the snapshot whatever PYTHONPATH says.
+            "chdir": str(run.code),
+            # False means the option is not given; submitit would write --exclusive=False.
+            **{key: value for key, value in extra.items() if value is not False},
+        },
+    }
+
+
+def stop_lead_seconds(cluster: Cluster) -> int:
+    """How long before the time limit Slurm says so: two minutes, or a seventh of a short limit."""
+    return max(10, min(120, cluster.time_limit_seconds // 7))
+
+
+def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
+    """Shell lines that run on the first node before srun."""
+    files = shlex.quote(str(run.engine_files))
+    exports = {
+        "PYTHONFAULTHANDLER": "1",
+        # A site's --export=NONE would otherwise keep these from the tasks.
+        "SLURM_EXPORT_ENV": "ALL",
+        **cluster.env,
+    }
+    return [
+        # This script alone starts the run: submitit looks for its task under the job's own id.
+        # It also removes the moment between sbatch and submitit's renaming of its pickle.
+        f'job_files={files}/"${{SLURM_JOB_ID}}"',
+        f'[ -e "${{job_files}}_submitted.pkl" ] || '
+        f'cp {files}/task.pkl "${{job_files}}_submitted.pkl"',
+        # What an attempt before this one left would be taken for this one's, or block its end.
+        'rm -f "${job_files}"_*_result.pkl*',
+        # Set by a shell inside salloc; srun would pin every task to that shell's cores.
+        'unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" "${!SRUN_@}"',
+        f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *cluster.setup,
+    ]
+
+
+def check_options(cluster: Cluster) -> list[Problem]:
+    """Options in `cluster.sbatch` that the launcher has to set itself."""
+    return [
+        Problem(f"cluster.sbatch.{key}", "the launcher sets this option itself; remove it")
+        for key in cluster.sbatch
+        if key.replace("_", "-") in FIXED_OPTIONS
+    ]
+
+
+def write_files(run: RunDirectory, executor: RunExecutor, final: RunDirectory) -> None:
+    """Put the script and the pickled task of `final` into its draft `run`."""
+    run.script.write_text(executor.script(), encoding="utf-8")
+    DelayedSubmission(Task(str(final.path))).dump(run.engine_files / "task.pkl")
+
+
+def submit(run: RunDirectory, executor: RunExecutor) -> str:
+    """Queue a complete run directory; returns the job id.
+
+    Raises:
+        RequestError: sbatch refused; its words are the message.
+    """
+    with _without_leaks(), _uninterrupted():
+        try:
+            job: submitit.Job[None] = executor.submit(Task(str(run.path)))
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise RequestError(f"Slurm refused the job: {error}") from None
+    return str(job.job_id)
+
+
+@contextlib.contextmanager
+def _without_leaks() -> Iterator[None]:
+    # submitit calls sbatch with this process's environment and gives no way to pass another.
+    leaks = {name: os.environ.pop(name) for name in list(os.environ) if controller.is_leak(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(leaks)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    # Ctrl-C while sbatch talks to the controller would leave it unknown whether a job was queued.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,171 @@
+"""How each run stands, one line a run: state, attempt, progress, scores, why it waits.
+
+Slurm is asked once for all runs. What it no longer knows is in the run directory: results.json,
+the ledger, the first failure; and sacct, where a site has it, knows jobs that never started.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jobs import controller, failure, ledger, local, metrics, rundir
+from jobs.controller import Job
+from jobs.errors import WorkError
+from jobs.metrics import Progress
+from jobs.rundir import RunDirectory
+
+State = Literal["queued", "running", "ending", "finished", "failed", "cancelled", "stopped", "lost"]
+
+QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+RUNNING = {"RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+ENDING = {"COMPLETING"}
+ENDED_BADLY = {"FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "TIMEOUT"}
+REASONS = {
+    "Resources": "waits for free nodes",
+    "Priority": "waits behind jobs of higher priority",
+    "BeginTime": "requeued; Slurm starts it again after a pause",
+    "Dependency": "waits for another job",
+    "PartitionTimeLimit": "its time limit is over the partition's; cancel it and ask for less",
+    "ReqNodeNotAvail": "a node that it needs is down or reserved",
+    "JobHeldUser": "held; release it with scontrol release",
+    "JobHeldAdmin": "held by an administrator",
+    "QOSMaxJobsPerUserLimit": "waits: too many jobs of yours run",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What one line says."""
+
+    run: RunDirectory
+    state: State
+    attempt: int
+    progress: Progress
+    note: str
+
+
+def show(texts: list[str], root: Path) -> int:
+    """Print the status of the named runs, or of all.
+
+    Raises:
+        RequestError: a name fits no run, or there are no runs.
+    """
+    runs = rundir.find_many(texts, root)
+    rows = [_HEADER, *(_row(status) for status in collect(runs))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def collect(runs: list[RunDirectory]) -> list[Status]:
+    """The status of each run, with one question to squeue and at most one to sacct."""
+    try:
+        live = live_jobs(runs)
+    except WorkError as error:
+        print(f"Slurm does not answer, so states may be old: {error}", file=sys.stderr)
+        live = {}
+    unknown = {run: newest_job_id(run) for run in runs if not live.get(run)}
+    ask = [job for run, job in unknown.items() if job and metrics.results(run) is None]
+    recorded = controller.recorded_states(ask)
+    return [_status(run, live.get(run, []), recorded.get(unknown.get(run) or "")) for run in runs]
+
+
+def live_jobs(runs: list[RunDirectory]) -> dict[RunDirectory, list[Job]]:
+    """The queued and running jobs of each run.
+
+    They are recognised by the folder they work in, so a job that somebody queued by hand with
+    `sbatch job.sbatch` is found too.
+
+    Raises:
+        WorkError: Slurm is there and does not answer.
+    """
+    by_folder = {str(run.code): run for run in runs if run.script.exists()}
+    if not by_folder or not controller.is_installed():
+        return {}
+    users = {str(run.path.stat().st_uid) for run in by_folder.values()}
+    jobs: dict[RunDirectory, list[Job]] = {}
+    for job in controller.queued_jobs(users):
+        if job.work_dir in by_folder and job.state in QUEUED | RUNNING | ENDING:
+            jobs.setdefault(by_folder[job.work_dir], []).append(job)
+    return jobs
+
+
+def newest_job_id(run: RunDirectory) -> str | None:
+    """The last job of a run by the pickles that its jobs were started from."""
+    ids = [file.name.partition("_")[0] for file in run.engine_files.glob("*_submitted.pkl")]
+    return max((job for job in ids if job.isdecimal()), key=int, default=None)
+
+
+def _status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:
+    try:
+        return _read_status(run, jobs, recorded)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # One damaged or foreign folder must not hide the others.
+        return Status(run, "lost", 0, Progress(), f"cannot be read: {error!r}")
+
+
+def _read_status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:
+    attempts = ledger.read(run)
+    number = attempts[-1].attempt if attempts else 0
+    if jobs:
+        job = jobs[-1]
+        state: State = "queued" if job.state in QUEUED else "running"
+        note = f"job {job.job_id}"
+        if state == "queued":
+            note += f": {REASONS.get(job.reason, job.reason)}"
+        elif job.state in ENDING:
+            state = "ending"
+    else:
+        state, note = _ended(run, recorded)
+    return Status(run, state, number, metrics.progress(run), note)
+
+
+def _ended(run: RunDirectory, recorded: str | None) -> tuple[State, str]:
+    """The state of a run that Slurm does not have (any more), or never had."""
+    launcher = local.read_launcher(run)
+    attempts = ledger.read(run)
+    last = attempts[-1] if attempts else None
+    first = failure.read(run, last.attempt) if last else None
+    state: State = "lost"
+    note = "its job is gone without a word" if last else "it never started"
+    if metrics.results(run):
+        state, note = "finished", ""
+    elif launcher and launcher.is_alive() is not False:
+        state, note = "running", f"process {launcher.pid} on {launcher.host}"
+    elif first:
+        how = failure.describe_exit(first.exit_code)
+        state, note = "failed", f"rank {first.rank} on {first.node}: {how}"
+    elif (last and last.reason == "cancelled") or recorded == "CANCELLED":
+        state, note = "cancelled", ""
+    elif recorded in ENDED_BADLY:
+        state, note = "failed", f"Slurm says {recorded}"
+    elif last and last.reason == "stopped":
+        state, note = "stopped", "saved and not started again"
+    return state, note
+
+
+_HEADER = ("RUN", "STATE", "ATTEMPT", "STEP", "EPOCH", "BEST", "LAST", "NOTE")
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    progress = status.progress
+    steps = f"{progress.step}/{progress.steps or '?'}" if progress.step is not None else "-"
+    return (
+        status.run.label,
+        status.state,
+        str(status.attempt or "-"),
+        steps,
+        str(progress.epoch or "-"),
+        _percent(progress.best_score),
+        _percent(progress.last_score),
+        status.note,
+    )
+
+
+def _percent(score: float | None) -> str:
+    return "-" if score is None else f"{score:.2f}"

@@ -1,0 +1,34 @@
+"""How the command line says things: counts, durations, what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.rundir import RunDirectory
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: 1 node, 2 nodes."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time span to the second: 45 s, 3 min 20 s, 2 h 05 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def next_commands(run: RunDirectory, commands: Sequence[str]) -> str:
+    """What a person may want to type next for a run, ready to copy, a line each."""
+    here = Path.cwd()
+    name = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
+    name_in_shell = shlex.quote(str(name))
+    lines = [
+        f"  {line.split()[0]:<13} python launch.py {line} {name_in_shell}" for line in commands
+    ]
+    return "\n".join(lines)

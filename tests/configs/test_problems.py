@@ -1,0 +1,293 @@
+"""Every mistake in a recipe is told in words, with its place, all of them at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configs import explain
+from configs.explain import Key
+
+Write = Callable[[str, str], Path]
+ProblemsOf = Callable[..., list[str]]
+
+AT = "configs/recipe.yaml"
+
+
+def test_unknown_key_is_rejected_with_line_and_suggestion(
+    problems_of: ProblemsOf,
+) -> None:
+    problems = problems_of("optimizer:\n  momentum: 0.5\n  learnig_rate: 1\n  nestrov: true\n")
+
+    assert problems == [
+        f"{AT}:3: optimizer.learnig_rate: unknown key; "
+        "the keys of optimizer are lr, momentum, weight_decay, nesterov",
+        f"{AT}:4: optimizer.nestrov: unknown key; did you mean 'optimizer.nesterov'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("optimizer.batch_size", "train.batch_size"),
+        ("optimizer.batch", "train.batch_size"),
+        ("train.epoch", "schedule.epochs"),
+        ("train.epochs", "schedule.epochs"),
+        ("checkpoint.every_steps", "logging.every_steps"),
+        ("checkpoint.every", "checkpoint.every_epochs"),
+        ("cluster.mem", "cluster.mem_gb"),
+        ("cluster.root", "run.root"),
+        ("data.weights", "model.weights"),
+    ],
+)
+def test_a_key_in_the_wrong_section_or_cut_short_is_found(
+    problems_of: ProblemsOf, key: str, meant: str
+) -> None:
+    problems = problems_of("{}", f"{key}=1")
+
+    assert problems == [f"--set {key}: unknown key; did you mean '{meant}'?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("optimiser: {lr: 1}", "optimiser: unknown section; did you mean 'optimizer'?"),
+        ("optimiser:", "optimiser: unknown section; did you mean 'optimizer'?"),
+        ("lr: 1", "lr: unknown section; did you mean 'optimizer.lr'?"),
+        ("optimizer.lr: 1", "optimizer.lr: unknown section; write 'lr:' below 'optimizer:'"),
+        (
+            "wandb: true",
+            "wandb: unknown section; the sections are run, cluster, data, model, optimizer, "
+            "schedule, train, evaluate, checkpoint, logging",
+        ),
+        (
+            "schedule: 20",
+            "schedule: is a section, its keys go below it: "
+            "epochs, kind, milestones, gamma, warmup_steps",
+        ),
+        ("logging: [1]", "logging: is a section, its keys go below it: every_steps"),
+    ],
+)
+def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem: str) -> None:
+    assert problems_of(text) == [f"{AT}:1: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            "optimizer.lr=fast",
+            "expected a number above 0, got 'fast' (learning rate at its highest)",
+        ),
+        (
+            "optimizer.lr=-1",
+            "expected a number above 0, got -1 (learning rate at its highest)",
+        ),
+        (
+            "optimizer.lr=.inf",
+            "expected a number above 0, got Infinity (learning rate at its highest)",
+        ),
+        (
+            "optimizer.lr=true",
+            "expected a number above 0, got true (learning rate at its highest)",
+        ),
+        (
+            "optimizer.lr=null",
+            "expected a number above 0, got null (learning rate at its highest)",
+        ),
+        (
+            "optimizer.lr={a: 1}",
+            'expected a number above 0, got {"a": 1} (learning rate at its highest)',
+        ),
+        (
+            "optimizer.nesterov=yes",
+            "expected true/false, got 'yes' (Nesterov's momentum)",
+        ),
+        (
+            "schedule.epochs=1.5",
+            "expected a whole number of at least 1, got 1.5 (passes over the training images)",
+        ),
+        (
+            "schedule.gamma=2",
+            "expected a number above 0 and at most 1, got 2 (factor of each drop)",
+        ),
+        (
+            "data.crop_padding=33",
+            "expected a whole number from 0 to 32, got 33 "
+            "(zero pixels added on each side before a random 32 x 32 crop)",
+        ),
+        (
+            "cluster.engine=Slrum",
+            "expected 'auto', 'slurm' or 'local', got 'Slrum' (auto takes Slurm when its "
+            "controller answers, else this machine); did you mean 'slurm'?",
+        ),
+        (
+            "cluster.gpus_per_node=many",
+            "expected a whole number of at least 0 or 'all', got 'many' (GPUs on each node, one "
+            "worker each; 'all': what this machine has (local only))",
+        ),
+        (
+            "cluster.gpus_per_node=-1",
+            "expected a whole number of at least 0 or 'all', got -1 (GPUs on each node, one "
+            "worker each; 'all': what this machine has (local only))",
+        ),
+        (
+            "cluster.partition=",
+            "expected text (not empty) or null, got '' (Slurm partition)",
+        ),
+        (
+            "cluster.setup=[module load cuda, 3]",
+            'expected a list of texts, got ["module load cuda", 3] '
+            "(shell lines run on each job before the workers)",
+        ),
+        (
+            "cluster.env=5",
+            "expected a mapping of names to text, got 5 "
+            "(environment variables set for the workers)",
+        ),
+        (
+            "cluster.env.OMP_NUM_THREADS=4",
+            "expected text, got 4 (environment variables set for the workers); "
+            "put it in quotes to make it text",
+        ),
+        (
+            "cluster.sbatch.exclusive=null",
+            "expected text, a whole number, a number or true/false, got null "
+            "(further sbatch options by their long names, without the dashes)",
+        ),
+        (
+            "data.mean=[1, 2]",
+            "expected a list of 3 numbers, got [1, 2] "
+            "(subtracted, per channel R G B, in grey levels)",
+        ),
+        (
+            "data.std=[1, 0, 1]",
+            "every channel's standard deviation must be above 0; got [1, 0, 1]",
+        ),
+        (
+            "run.notes=2024",
+            "expected text, got 2024 (free text that travels with the run into its report); "
+            "put it in quotes to make it text",
+        ),
+        (
+            f"run.notes=[{'x' * 70}]",
+            f'expected text, got ["{"x" * 58}... '
+            "(free text that travels with the run into its report)",
+        ),
+        (
+            "run.name=../elsewhere",
+            "use letters, digits, '.', '_' and '-' only, a letter or digit first; "
+            "got '../elsewhere'",
+        ),
+        (
+            'run.name="newline\\n"',
+            "use letters, digits, '.', '_' and '-' only, a letter or digit first; got 'newline\\n'",
+        ),
+        (
+            "cluster.time_limit=4h",
+            "write it as hours:minutes:seconds, like 04:00:00 or 2-12:00:00; got '4h'",
+        ),
+        (
+            "cluster.time_limit=00:00:00",
+            "write it as hours:minutes:seconds, like 04:00:00 or 2-12:00:00; got '00:00:00'",
+        ),
+        ("data.md5=c58f", "give 'official', 'none' or 32 lower-case hex digits; got 'c58f'"),
+        (
+            "schedule.milestones=[15, 10]",
+            "epochs must be above 0 and in rising order; got [15, 10]",
+        ),
+        (
+            "train.micro_batch_size=5",
+            "must divide train.batch_size, which is 32; got 5",
+        ),
+    ],
+)
+def test_a_refused_value_is_told_with_what_is_expected(
+    problems_of: ProblemsOf, override: str, problem: str
+) -> None:
+    key = override.partition("=")[0]
+
+    assert problems_of("{}", override) == [f"--set {key}: {problem}"]
+
+
+def test_a_rule_between_two_keys_is_told_at_the_key_that_breaks_it(
+    problems_of: ProblemsOf,
+) -> None:
+    """Also if the other key was set elsewhere."""
+    text = "train:\n  micro_batch_size: 16\noptimizer:\n  nesterov: true\n"
+
+    problems = problems_of(text, "train.batch_size=40", "optimizer.momentum=0")
+
+    assert problems == [
+        f"{AT}:2: train.micro_batch_size: must divide train.batch_size, which is 40; got 16",
+        f"{AT}:4: optimizer.nesterov: needs optimizer.momentum above 0; got true",
+    ]
+
+
+def test_a_key_given_twice_is_rejected_with_both_lines(
+    problems_of: ProblemsOf,
+) -> None:
+    problems = problems_of("run:\n  seed: 1\n\n  seed: 2\n", "cluster.env={A: x, A: y}")
+
+    assert problems == [
+        f"{AT}:4: run.seed: already given on line 2",
+        "--set cluster.env.A: is given twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("optimizer.lr", "--set optimizer.lr: write it as section.key=value"),
+        ("lr=1", "--set lr: unknown section; did you mean 'optimizer.lr'?"),
+        (
+            "optimizer=1",
+            "--set optimizer: is a section, its keys go below it: "
+            "lr, momentum, weight_decay, nesterov",
+        ),
+        (
+            "schedule.milestones=[1",
+            "--set schedule.milestones: not valid YAML: while parsing a flow sequence from line 1, "
+            "expected ',' or ']', but got '<stream end>'",
+        ),
+        (
+            "schedule.epochs.x=1",
+            '--set schedule.epochs: expected a whole number of at least 1, got {"x": 1} '
+            "(passes over the training images)",
+        ),
+    ],
+)
+def test_a_malformed_override_is_rejected(
+    problems_of: ProblemsOf, override: str, problem: str
+) -> None:
+    assert problems_of("{}", override) == [problem]
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_reading(
+    problems_of: ProblemsOf, write: Write
+) -> None:
+    """The recipe's by line, then those of the file it includes, of the site, of the overrides."""
+    write("base.yaml", "model:\n  stem: big\n")
+    write("site.yaml", "cluster:\n  nodes: 0\n")
+    text = "_base_: base.yaml\ntrain:\n  batch_size: 0\ndata:\n  flipp: 1\n  flip: 2\n"
+
+    problems = problems_of(text, "train.device=gpu", "run.seed=x")
+
+    assert [re.split(": expected|: unknown", problem)[0] for problem in problems] == [
+        f"{AT}:3: train.batch_size",
+        f"{AT}:5: data.flipp",
+        f"{AT}:6: data.flip",
+        "configs/base.yaml:2: model.stem",
+        "configs/site.yaml:2: cluster.nodes",
+        "--set train.device",
+        "--set run.seed",
+    ]
+
+
+@pytest.mark.parametrize("key", explain.KEYS, ids=".".join)
+def test_every_key_has_words_for_what_it_takes_and_means(key: Key) -> None:
+    assert explain.expected(key)
+    assert explain.field(key).description

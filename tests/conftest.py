@@ -1,0 +1,41 @@
+"""What the tests of all folders share: archives of real images, and where bigger files are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scikit-learn's digits in CIFAR-10's archive layout."""
+    from train.archive import ARCHIVE_NAME
+    from train.digits import write_digits
+
+    root = tmp_path_factory.mktemp("digits")
+    write_digits(root / ARCHIVE_NAME)
+    return root
+
+
+def named_by(variable: str, what: str) -> Path:
+    """The path in an environment variable; the test is skipped, with the reason, without it."""
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"needs {what}: set {variable}")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def real_cifar10() -> Path:
+    """A folder with an archive of real CIFAR-10 images."""
+    return named_by("TEST_CIFAR10_ROOT", "a folder with cifar-10-python.tar.gz")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """A ResNet-50 pretrained on ImageNet, in mmcls's layout."""
+    return named_by("TEST_WEIGHTS", "an ImageNet ResNet-50 checkpoint in mmcls's layout")

@@ -1,0 +1,135 @@
+"""Workers as the tests start them: real processes, in a real process group."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import dump_recipe
+from configs.schema import Recipe
+
+PROJECT = Path(__file__).resolve().parents[2]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def place_of(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """Torchrun's variables for one rank on this machine."""
+    values = dict(zip(RANK_VARIABLES, (rank, rank, world_size, world_size), strict=True))
+    return {name: str(value) for name, value in values.items()} | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        **ONE_THREAD,
+    }
+
+
+@pytest.fixture(scope="session")
+def workers() -> Any:
+    """A context whose processes start quickly: torch is imported once, in their parent."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train.worker"])
+    return context
+
+
+@pytest.fixture
+def on_ranks(workers: Any) -> Callable[..., list[Any]]:
+    """Call `function(ranks, *args)` in a process group of `world_size` real processes.
+
+    Returns what each rank returned, by rank; an exception in one of them fails the test.
+    """
+
+    def call(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        port = free_port()
+        queue = workers.Queue()
+        processes = [
+            workers.Process(target=_on_rank, args=(rank, world_size, port, function, args, queue))
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        outcomes = dict(queue.get(timeout=120) for _ in processes)
+        for process in processes:
+            process.join(timeout=60)
+        failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+        if failures:
+            raise failures[0]
+        return [outcomes[rank] for rank in range(world_size)]
+
+    return call
+
+
+def _on_rank(
+    rank: int,
+    world_size: int,
+    port: int,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    queue: Any,
+) -> None:
+    from configs.schema import Train
+    from train.distributed import process_group
+
+    os.environ.update(place_of(rank, world_size, port))
+    try:
+        with process_group(Train(device="cpu")) as ranks:
+            outcome = function(ranks, *args)
+    except Exception as error:
+        outcome = error
+    queue.put((rank, outcome))
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Make a run directory that holds nothing but `config.yaml`, as the worker needs it."""
+
+    def make(recipe: Recipe, name: str = "run") -> Path:
+        run_dir = tmp_path / name
+        run_dir.mkdir()
+        (run_dir / "config.yaml").write_text(dump_recipe(recipe))
+        return run_dir
+
+    return make
+
+
+def start_worker(
+    run_dir: Path, rank: int = 0, world_size: int = 1, port: int = 0
+) -> subprocess.Popen[str]:
+    """Start `python -m train --run DIR` as one rank; its output can be read from the process."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "train", "--run", str(run_dir)],
+        cwd=PROJECT,
+        # One thread each: the number of threads changes the last bits of a convolution.
+        env=os.environ | (place_of(rank, world_size, port) if world_size > 1 else ONE_THREAD),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def train() -> Callable[..., list[tuple[int, str, str]]]:
+    """Train a run directory on `world_size` workers; exit code, stdout and stderr of each."""
+
+    def call(run_dir: Path, world_size: int = 1) -> list[tuple[int, str, str]]:
+        port = free_port()
+        workers = [start_worker(run_dir, rank, world_size, port) for rank in range(world_size)]
+        outputs = [worker.communicate(timeout=300) for worker in workers]
+        return [
+            (worker.returncode, *output) for worker, output in zip(workers, outputs, strict=True)
+        ]
+
+    return call

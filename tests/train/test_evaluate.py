@@ -1,0 +1,120 @@
+"""Evaluation: the same integers for any number of ranks, each image counted once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from configs.schema import Data, Evaluate, Recipe
+from train.dataset import load_dataset
+from train.distributed import Ranks, average_buffers, is_loopback, read_place
+from train.errors import RequestError
+from train.evaluate import Scores, evaluate
+from train.model import build_model
+
+RECIPE = Recipe(data=Data(resolution=32, md5="none"), evaluate=Evaluate(batch_size=40))
+
+
+def digest(ranks: Ranks, root: str) -> dict[str, Any]:
+    """The scores of one seed's weights on 297 digits, in batches of 40 with one of 17."""
+    dataset = load_dataset(RECIPE.data.model_copy(update={"root": root}), ranks.device)
+    model = build_model(RECIPE.model, seed=0)
+    scores = evaluate(model, dataset.test, RECIPE, ranks, contextlib.nullcontext())
+    assert model.training
+    return {
+        "top1": scores.top1_percent,
+        "top5": scores.top5_percent,
+        "confusion": scores.confusion.tolist(),
+        "loss": scores.loss,
+        "predictions": scores.predictions.tolist(),
+        "batches": scores.num_batches,
+    }
+
+
+def test_any_number_of_ranks_gives_the_same_integers(
+    digits_root: Path, on_ranks: Callable[..., list[Any]]
+) -> None:
+    """With 1, 2, 3 and 7 ranks, on all ranks, down to each prediction and the loss's last bit."""
+    [alone] = on_ranks(1, digest, str(digits_root))
+
+    assert sum(map(sum, alone["confusion"])) == 297
+    assert alone["batches"] == 8
+    for world_size in (2, 3, 7):
+        assert on_ranks(world_size, digest, str(digits_root)) == [alone] * world_size
+
+
+def scores(predictions: list[int], labels: list[int], top5: list[bool]) -> Scores:
+    return Scores(
+        loss=0.0,
+        top5=torch.tensor(top5),
+        predictions=torch.tensor(predictions),
+        confidences=torch.ones(len(labels)),
+        labels=torch.tensor(labels),
+        num_classes=3,
+        num_batches=1,
+    )
+
+
+def test_scores_are_percentages_and_confusion_rows_are_true_classes() -> None:
+    counted = scores([0, 1, 1, 2], [0, 1, 2, 0], [True, True, True, False])
+
+    assert (counted.top1_percent, counted.top5_percent) == (50.0, 75.0)
+    assert counted.confusion.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+
+
+def averaged_statistics(ranks: Ranks) -> list[float]:
+    model = build_model(RECIPE.model, seed=0)
+    model.bn1.running_mean.fill_(ranks.rank)
+    average_buffers(model, ranks)
+    counter = model.bn1.num_batches_tracked
+    return [float(model.bn1.running_mean[0]), float(model.bn1.running_var[0]), int(counter)]
+
+
+def test_batch_norm_statistics_become_their_mean_over_ranks(
+    on_ranks: Callable[..., list[Any]],
+) -> None:
+    assert on_ranks(3, averaged_statistics) == [[1.0, 1.0, 0]] * 3
+
+
+def refused_on_rank_1(ranks: Ranks) -> str:
+    def work() -> int:
+        if ranks.rank == 1:
+            raise RequestError("rank 1 has no such file")
+        return ranks.rank
+
+    try:
+        return str(ranks.together(work))
+    except RequestError as error:
+        return f"refused: {error}"
+
+
+def test_refusal_of_one_rank_is_everybodys(on_ranks: Callable[..., list[Any]]) -> None:
+    assert on_ranks(3, refused_on_rank_1) == ["refused: rank 1 has no such file"] * 3
+    assert on_ranks(1, refused_on_rank_1) == ["0"]
+
+
+def test_half_set_environment_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"but not LOCAL_RANK, WORLD_SIZE, .* MASTER_PORT"):
+        read_place({"RANK": "1"})
+
+
+def test_no_variables_mean_one_process() -> None:
+    assert read_place({"SLURM_PROCID": "3"}) == {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 1,
+        "LOCAL_WORLD_SIZE": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("n1", False)],
+)
+def test_loopback_addresses_are_known(address: str, expected: bool) -> None:
+    assert is_loopback(address) is expected

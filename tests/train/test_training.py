@@ -1,0 +1,274 @@
+"""Whole runs of the worker, started as a user would: real processes, real digits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs import dump_recipe
+from configs.schema import Data, Logging, Model, Optimizer, Recipe, Run, Schedule, Train
+from tests.train.conftest import start_worker
+from train import checkpoint
+from train.errors import RequestError
+from train.journal import attempt_number, keep_lines_until
+from train.model import build_model
+from train.state import weights_sha256
+from train.worker import check_batch_size
+
+Runner = Callable[..., list[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def recipe(digits_root: Path) -> Recipe:
+    """Two epochs of three steps on 96 digits, tested on 60."""
+    return Recipe(
+        run=Run(name="test", seed=1),
+        data=Data(
+            root=str(digits_root), md5="none", train_images=96, test_images=60, resolution=32
+        ),
+        optimizer=Optimizer(lr=0.02),
+        schedule=Schedule(epochs=2, kind="cosine"),
+        train=Train(batch_size=32, device="cpu", label_smoothing=0.1),
+        logging=Logging(every_steps=2),
+    )
+
+
+def changed(recipe: Recipe, section: str, **values: Any) -> Recipe:
+    part = getattr(recipe, section).model_copy(update=values)
+    return recipe.model_copy(update={section: part})
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "results.json").read_text())
+
+
+def board(run_dir: Path) -> EventAccumulator:
+    """The run's TensorBoard logs, by TensorBoard's own reader."""
+    reader = EventAccumulator(str(run_dir / "tensorboard"))
+    reader.Reload()
+    return reader
+
+
+TIMINGS = ("time", "data_time", "images_per_second", "memory", "attempt")
+
+
+def without_timings(run_dir: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(run_dir)]
+
+
+def test_metrics_tensorboard_results_and_checkpoint_agree(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    run_dir = make_run(recipe)
+    [(code, out, err)] = train(run_dir)
+
+    assert (code, err) == (0, "")
+    assert "rank 0 of 1" in out
+    lines = rows(run_dir)
+    order = [(row["mode"], row["epoch"], row["iter"], row["step"]) for row in lines]
+    assert order == [
+        ("train", 1, 2, 2),
+        ("val", 1, 1, 3),
+        ("train", 2, 1, 4),
+        ("train", 2, 3, 6),
+        ("val", 2, 1, 6),
+    ]
+    mmcls = {"mode", "epoch", "iter", "lr", "memory", "data_time", "loss", "time"}
+    assert mmcls <= lines[0].keys()
+    assert {"mode", "epoch", "iter", "lr", "accuracy_top-1", "accuracy_top-5"} <= lines[1].keys()
+
+    reader = board(run_dir)
+    tags = {
+        "train": ("loss", "lr", "images_per_second"),
+        "val": ("accuracy_top-1", "accuracy_top-5", "loss"),
+    }
+    for mode, keys in tags.items():
+        for key in keys:
+            written = [(row["step"], np.float32(row[key])) for row in lines if row["mode"] == mode]
+            shown = [
+                (event.step, np.float32(event.value)) for event in reader.Scalars(f"{mode}/{key}")
+            ]
+            assert shown == written
+    assert set(reader.Tags()["images"]) == {"val/confusion_matrix", "val/mistakes"}
+    assert "recipe/text_summary" in reader.Tags()["tensors"]
+
+    end = results(run_dir)
+    assert end["accuracy_top-1"] == lines[-1]["accuracy_top-1"]
+    assert end["accuracy_top-5"] == lines[-1]["accuracy_top-5"]
+    confusion = np.array(end["confusion_matrix"])
+    assert confusion.sum() == 60
+    assert end["accuracy_top-1"] == pytest.approx(100 * confusion.trace() / 60)
+    best = max((row for row in lines if row["mode"] == "val"), key=lambda r: r["accuracy_top-1"])
+    assert end["best"] == {key: best[key] for key in ("accuracy_top-1", "accuracy_top-5", "epoch")}
+    assert (end["steps"], end["epochs"], end["world_size"], end["device"]) == (6, 2, 1, "cpu")
+
+    state, _ = checkpoint.load_newest(run_dir / "checkpoints", torch.device("cpu"))
+    assert state is not None
+    model = build_model(recipe.model, seed=0)
+    model.load_state_dict(state["model"])
+    assert weights_sha256(model) == end["weights_sha256"]
+
+
+def test_loss_curve_is_the_same_on_1_2_and_4_ranks(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    """With micro-batches, batch norm sees the same groups of images on any number of ranks.
+
+    At 64 px, for at 32 px the last maps are single pixels: there the statistics of 8 values
+    amplify a last bit a thousandfold a step.
+    """
+    recipe = changed(recipe, "train", micro_batch_size=8, max_steps=4)
+    recipe = changed(recipe, "data", resolution=64)
+    recipe = changed(changed(recipe, "logging", every_steps=1), "optimizer", lr=0.005)
+    curves = {}
+    for world_size in (1, 2, 4):
+        run_dir = make_run(recipe, name=f"ranks-{world_size}")
+        outcomes = train(run_dir, world_size)
+        assert [outcome[0] for outcome in outcomes] == [0] * world_size, outcomes
+        curves[world_size] = [row["loss"] for row in rows(run_dir) if row["mode"] == "train"]
+        assert results(run_dir)["world_size"] == world_size
+
+    assert len(curves[1]) == 4
+    assert curves[2] == pytest.approx(curves[1], rel=1e-4)
+    assert curves[4] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_stopped_and_resumed_run_ends_bit_identical(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    """Stopped in the middle of an epoch and of a logging interval, gone on with, and compared."""
+    whole = make_run(recipe, name="whole")
+    assert train(whole)[0][0] == 0
+
+    run_dir = make_run(recipe, name="stopped")
+    worker = start_worker(run_dir)
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and rows(run_dir))
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=120)
+    assert worker.returncode == 75
+    assert not (run_dir / "results.json").exists()
+    (run_dir / "attempts.jsonl").write_text('{"attempt": 1}\n{"attempt": 2}\n')
+    assert train(run_dir)[0][0] == 0
+
+    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
+    assert without_timings(run_dir) == without_timings(whole)
+    assert rows(run_dir)[-1]["attempt"] == results(run_dir)["attempts"] == 2
+    for tag in ("train/loss", "val/accuracy_top-1"):
+        both = [board(path).Scalars(tag) for path in (run_dir, whole)]
+        assert [e.step for e in both[0]] == [e.step for e in both[1]]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_finished_run_started_again_changes_nothing_but_its_results_file(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    """A job requeued after its last checkpoint writes the results that were lost."""
+    run_dir = make_run(changed(recipe, "train", max_steps=1))
+    assert train(run_dir)[0][0] == 0
+    before = results(run_dir)
+    (run_dir / "results.json").unlink()
+    assert train(run_dir)[0][0] == 0
+
+    assert results(run_dir)["weights_sha256"] == before["weights_sha256"]
+    assert results(run_dir)["confusion_matrix"] == before["confusion_matrix"]
+    assert len([row for row in rows(run_dir) if row["mode"] == "val"]) == 1
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    run_dir = make_run(changed(recipe, "schedule", epochs=1))
+    assert train(run_dir)[0][0] == 0
+    diverging = changed(changed(recipe, "optimizer", lr=1e30), "train", micro_batch_size=16)
+    (run_dir / "config.yaml").write_text(dump_recipe(diverging))
+    outcomes = train(run_dir, world_size=2)
+
+    assert [code for code, _, _ in outcomes] == [2, 2]
+    for _, _, err in outcomes:
+        message = err.strip().splitlines()[-1]
+        assert message.startswith("error: the loss of step 5 on rank 0 is not finite")
+        assert message.endswith("The last good checkpoint is kept: step 3")
+    assert [m.step for m in checkpoint.manifests(run_dir / "checkpoints")] == [3]
+
+
+def test_refused_archive_ends_all_ranks_with_one_clear_line(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    run_dir = make_run(changed(recipe, "data", md5="official"))
+    outcomes = train(run_dir, world_size=2)
+
+    assert [code for code, _, _ in outcomes] == [2, 2]
+    for _, _, err in outcomes:
+        assert err.startswith("error: ")
+        assert "but data.md5 asks for c58f30108f718f92721af3b95e74349a" in err
+        assert err.count("\n") == 1
+    assert not (run_dir / "metrics.jsonl").exists()
+
+
+def test_missing_recipe_is_one_line_and_exit_code_2(tmp_path: Path, train: Runner) -> None:
+    [(code, _, err)] = train(tmp_path)
+
+    assert code == 2
+    assert str(tmp_path / "config.yaml") in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro", "world_size", "reason"),
+    [
+        (32, None, 3, "cannot be shared evenly by 3 workers: the nearest that can are 30 and 33"),
+        (32, 6, 2, "micro_batch_size 6 does not divide the 16 images of each worker"),
+        (4, None, 4, "needs two images at a time"),
+        (32, 1, 1, "needs two images at a time"),
+    ],
+)
+def test_batches_that_ranks_cannot_share_are_refused(
+    recipe: Recipe, batch_size: int, micro: int | None, world_size: int, reason: str
+) -> None:
+    recipe = changed(recipe, "train", batch_size=batch_size, micro_batch_size=micro)
+
+    with pytest.raises(RequestError, match=reason):
+        check_batch_size(recipe, world_size)
+
+
+def test_wrong_number_of_classes_is_refused(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    run_dir = make_run(recipe.model_copy(update={"model": Model(num_classes=7)}))
+    [(code, _, err)] = train(run_dir)
+
+    assert code == 2
+    assert err == "error: model.num_classes is 7, but the archive has 10 classes\n"
+
+
+def test_lines_after_the_checkpoint_and_half_lines_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n{"step": 3}\n{"step": 4}\n{"st')
+    keep_lines_until(path, 3)
+
+    assert path.read_text() == '{"step": 2}\n{"step": 3}\n'
+
+
+def test_attempt_is_the_ledgers_last(tmp_path: Path) -> None:
+    assert attempt_number(tmp_path) == 1
+    (tmp_path / "attempts.jsonl").write_text('{"attempt": 1}\n{"attempt": 2}\n')
+    assert attempt_number(tmp_path) == 2

@@ -1,0 +1,69 @@
+"""Pictures for TensorBoard: the confusion matrix and the most confident mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from train.evaluate import Scores
+
+GRID = 5
+
+
+def confusion_picture(counts: np.ndarray, classes: list[str]) -> np.ndarray:
+    """The confusion matrix, coloured by share of the true class, with the counts written in.
+
+    Args:
+        counts: int64 (classes, classes), rows are true classes.
+        classes: their names.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    return rendered(figure)
+
+
+def mistakes_picture(scores: Scores, images: Tensor, classes: list[str]) -> np.ndarray:
+    """The wrongly classified test images that the network was surest of, surest first.
+
+    Args:
+        scores: of an evaluation on `images`.
+        images: uint8 (N, H, W, 3).
+        classes: their names.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    wrong = (scores.predictions != scores.labels).nonzero().flatten()
+    surest = wrong[scores.confidences[wrong].argsort(descending=True, stable=True)][: GRID**2]
+    figure = Figure(figsize=(8, 8.8), layout="constrained")
+    if not len(surest):
+        figure.suptitle("no mistakes")
+    for place, index in enumerate(surest.tolist()):
+        axes = figure.add_subplot(GRID, GRID, place + 1)
+        axes.imshow(images[index].cpu().numpy())
+        axes.set_axis_off()
+        label, prediction = (classes[int(x[index])] for x in (scores.labels, scores.predictions))
+        confidence = 100 * float(scores.confidences[index])
+        axes.set_title(f"{label}\nas {prediction} {confidence:.0f} %", fontsize=8)
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """The pixels of `figure`: uint8 (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,160 @@
+"""From a run directory to a session that the loop can work with, and the run around the loop."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+
+from configs import Recipe, RecipeError, read_resolved
+from train import checkpoint
+from train.batches import TrainBatches
+from train.dataset import load_dataset
+from train.distributed import Ranks, process_group, wrap
+from train.errors import RequestError
+from train.journal import Journal, Silence
+from train.loop import Session, fit, results
+from train.model import build_model
+from train.optim import make_optimizer
+from train.state import Interval, TrainState
+from train.stop import StopFlag
+from train.weights import load_weights
+
+
+def run(run_dir: Path, stop: StopFlag) -> bool:
+    """Train the recipe in `run_dir` from where its newest checkpoint left it.
+
+    Returns:
+        True when results.json was written, False when a stop was asked for and the state saved.
+
+    Raises:
+        RequestError: the recipe, the data, the weights or the machine do not allow it.
+    """
+    began = time.perf_counter()
+    try:
+        recipe = read_resolved(run_dir / "config.yaml")
+    except RecipeError as error:
+        raise RequestError("\n".join(error.problems)) from None
+    with process_group(recipe.train) as ranks:
+        print(describe(ranks), flush=True)
+        session = ranks.together(lambda: set_up(run_dir, recipe, ranks, stop))
+        try:
+            session.wrapped = wrap(session.state.model, ranks)
+            seconds = session.state.seconds
+            seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - began
+            scores = fit(session)
+            if scores is None:
+                session.journal.say(f"stopped after step {session.state.step}; the state is saved")
+                return False
+            session.journal.finish(results(session, scores), scores, session.dataset)
+            return True
+        finally:
+            session.journal.close()
+
+
+def describe(ranks: Ranks) -> str:
+    """One line: who this worker is and what it works on."""
+    device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
+    return (
+        f"rank {ranks.rank} of {ranks.world_size} on {platform.node()}: {device}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+def set_up(run_dir: Path, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> Session:
+    """Everything before the first step, on one rank."""
+    check_batch_size(recipe, ranks.world_size)
+    set_determinism(recipe.train.deterministic)
+    dataset = load_dataset(recipe.data, ranks.device)
+    if len(dataset.classes) != recipe.model.num_classes:
+        raise RequestError(
+            f"model.num_classes is {recipe.model.num_classes}, "
+            f"but the archive has {len(dataset.classes)} classes"
+        )
+    model = build_model(recipe.model, recipe.run.seed)
+    folder = run_dir / "checkpoints"
+    saved, warnings = checkpoint.load_newest(folder, ranks.device)
+    account = None
+    if recipe.model.weights and saved is None:
+        account = load_weights(model, Path(recipe.model.weights))
+    model.to(ranks.device)
+    state = TrainState(model, make_optimizer(model, recipe.optimizer), Interval.empty(ranks.device))
+    if saved is not None:
+        state.load_state_dict(saved)
+
+    journal = Journal(run_dir, recipe, state.step) if ranks.is_main else Silence()
+    for warning in warnings:
+        journal.say(f"warning: {warning}")
+    journal.say(
+        f"data: {len(dataset.train):,} images to train, {len(dataset.test):,} to test, "
+        f"{len(dataset.classes)} classes, MD5 {dataset.md5}"
+    )
+    if account:
+        journal.say(f"weights: {account.summary()}")
+    if saved is not None:
+        journal.say(f"going on after step {state.step}")
+    return Session(
+        recipe=recipe,
+        ranks=ranks,
+        dataset=dataset,
+        batches=TrainBatches(
+            dataset.train,
+            recipe.data,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.run.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        ),
+        state=state,
+        wrapped=model,
+        journal=journal,
+        stop=stop,
+        run_dir=run_dir,
+        autocast=make_autocast(recipe, ranks, journal.say),
+        saved_step=state.step if saved is not None else -1,
+    )
+
+
+def check_batch_size(recipe: Recipe, world_size: int) -> None:
+    """Raise RequestError unless every rank gets the same number of images, and at least two."""
+    batch_size, micro = recipe.train.batch_size, recipe.train.micro_batch_size
+    share = batch_size // world_size
+    if batch_size % world_size:
+        raise RequestError(
+            f"train.batch_size {batch_size} cannot be shared evenly by {world_size} workers: "
+            f"the nearest that can are {share * world_size} and {(share + 1) * world_size}"
+        )
+    if micro and share % micro:
+        raise RequestError(
+            f"train.micro_batch_size {micro} does not divide the {share} images of each worker"
+        )
+    if min(share, micro or share) < 2:
+        raise RequestError(
+            "batch normalisation needs two images at a time or more on each worker: "
+            "raise train.batch_size or train.micro_batch_size"
+        )
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Choose algorithms that repeat bit for bit, or let cuDNN look for the fastest."""
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def make_autocast(
+    recipe: Recipe, ranks: Ranks, say: Callable[[str], None]
+) -> AbstractContextManager[None]:
+    """bf16 autocast where the recipe or, for auto, the GPU says so; else nothing."""
+    on_gpu = ranks.device.type == "cuda"
+    wanted = recipe.train.precision
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "fp32" or (wanted == "auto" and not has_bf16):
+        return contextlib.nullcontext()
+    if not has_bf16:
+        say(f"warning: train.precision bf16 is slow here: no bf16 hardware on {ranks.device}")
+    return torch.autocast(ranks.device.type, torch.bfloat16)
