@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from jobs import rundir
 from jobs.errors import RequestError, WorkError
 from jobs.rundir import RunDirectory
+from jobs.text import count
 
 
 def serve(texts: list[str], root: Path, port: int | None) -> int:
@@ -31,10 +33,11 @@ def serve(texts: list[str], root: Path, port: int | None) -> int:
         command += ["--host", "127.0.0.1", "--port", str(port)]
         # Each reload lists every event file, which a network file system feels.
         command += ["--reload_interval", "30", "--reload_multifile", "true"]
-        print(f"TensorBoard for {len(runs)} runs: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
+        print(f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
         print("on your own machine:")
-        user, host = getpass.getuser(), socket.getfqdn()
-        print(f"  ssh -N -L {port}:127.0.0.1:{port} {user}@{host}", flush=True)
+        print(f"  ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{_host()}", flush=True)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         board = subprocess.Popen(command, start_new_session=True)
         try:
             code = board.wait()
@@ -62,6 +65,12 @@ def _log_folder(runs: list[RunDirectory], root: Path) -> Iterator[Path]:
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(run.path / "tensorboard")
         yield Path(folder)
+
+
+def _host() -> str:
+    """This machine as others may know it; some machines call themselves localhost in full."""
+    full = socket.getfqdn()
+    return socket.gethostname() if full.startswith("localhost") else full
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ from jobs.engine import Engine
 from jobs.errors import Problem, RefusedError, RequestError, locate, place_of
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
-from jobs.text import next_commands
+from jobs.text import next_commands, path_from_here
 
 
 def launch(loaded: LoadedRecipe, command: Sequence[str]) -> int:
@@ -132,7 +132,7 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
         job = slurm.submit(run, executor)
     run.note(f"submitted as job {job}")
     print(f"submitted job {job}: {plan.describe()}")
-    print(f"  {'directory':<13} {run.path}")
+    print(f"run directory: {path_from_here(run.path)}")
     print(next_commands(run, ("status", "logs -f", "tensorboard", "cancel")))
     return 0
 

@@ -74,7 +74,7 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
         RequestError: a worker refused the request.
         WorkError: a worker failed.
     """
-    print(f"run: {run.path} ({plan.describe()})", file=sys.stderr)
+    print(f"{plan.describe()}, in {text.path_from_here(run.path)}", file=sys.stderr)
     if recipe.cluster.setup:
         print("cluster.setup is for Slurm jobs and is not run here", file=sys.stderr)
     interrupt = _Interrupt()
@@ -85,7 +85,7 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
         code = _attend(run, recipe, tasks, interrupt)
     seconds = time.monotonic() - started
     if interrupt.count:
-        print(f"stopped after {text.duration(seconds)}; the run is {run.path}", file=sys.stderr)
+        print(f"stopped after {text.duration(seconds)}", file=sys.stderr)
         return 130
     if code:
         _raise_failure(run, code)
@@ -178,7 +178,8 @@ def _note_lost_task(run: RunDirectory, rank: int, task: Task) -> None:
 def _raise_failure(run: RunDirectory, code: int) -> None:
     attempts = ledger.read(run)
     first = failure.read(run, attempts[-1].attempt) if attempts else None
-    print(f"the run's story: {run.launcher_log}", file=sys.stderr)
+    story = text.path_from_here(run.launcher_log)
+    print(f"the run's story: {story}", file=sys.stderr)
     if first is None:
         raise WorkError(f"the run ended with {failure.describe_exit(code)}")
     if first.exit_code == CONFIGURATION_ERROR:
@@ -188,15 +189,15 @@ def _raise_failure(run: RunDirectory, code: int) -> None:
 
 def _report(run: RunDirectory, seconds: float) -> None:
     results = metrics.results(run)
-    print(f"finished in {text.duration(seconds)}")
-    if results:
-        best = results["best"]
-        print(
-            f"  {'top-1':<13} {results['accuracy_top-1']:.2f} % "
-            f"(best {best['accuracy_top-1']:.2f} % after epoch {best['epoch']})\n"
-            f"  {'top-5':<13} {results['accuracy_top-5']:.2f} %"
-        )
-    print(f"  {'directory':<13} {run.path}")
+    if results is None:
+        raise WorkError(f"every worker ended well, but {run.results} is missing")
+    best = results["best"]
+    print(
+        f"finished in {text.duration(seconds)}\n"
+        f"top-1 {results['accuracy_top-1']:.2f} %, top-5 {results['accuracy_top-5']:.2f} % "
+        f"(best top-1 {best['accuracy_top-1']:.2f} % after epoch {best['epoch']})\n"
+        f"run directory: {text.path_from_here(run.path)}"
+    )
     print(text.next_commands(run, ("tensorboard", "status", "logs")))
 
 

@@ -33,7 +33,12 @@ def check_inputs(recipe: Recipe) -> list[Problem]:
     if recipe.model.weights:
         weights = Path(recipe.model.weights)
         if not weights.is_file():
-            problems.append(Problem("model.weights", f"{weights} is missing"))
+            problems.append(
+                Problem(
+                    "model.weights",
+                    f"{weights} is missing; put the checkpoint there or name another",
+                )
+            )
         elif not os.access(weights, os.R_OK):
             problems.append(Problem("model.weights", f"{weights} cannot be read by you"))
     problems += _check_root(Path(recipe.run.root))

@@ -23,12 +23,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def path_from_here(path: Path) -> str:
+    """`path` as short as it can be typed in the current folder, quoted for the shell."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
 def next_commands(run: RunDirectory, commands: Sequence[str]) -> str:
     """What a person may want to type next for a run, ready to copy, a line each."""
-    here = Path.cwd()
-    name = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
-    name_in_shell = shlex.quote(str(name))
-    lines = [
-        f"  {line.split()[0]:<13} python launch.py {line} {name_in_shell}" for line in commands
-    ]
-    return "\n".join(lines)
+    name = path_from_here(run.path)
+    return "\n".join(f"  python launch.py {command} {name}" for command in commands)

@@ -94,8 +94,9 @@ def fit(session: Session) -> Scores | None:
             scores = evaluate_epoch(session)
         if is_last or session.epoch % recipe.checkpoint.every_epochs == 0:
             save(session)
-    # An attempt that was lost after its last checkpoint leaves only the results to be written.
-    return scores or evaluate_epoch(session)
+    if scores is None:  # an attempt that was lost after its last checkpoint left only the results
+        scores = score(session) if state.is_evaluated else evaluate_epoch(session)
+    return scores
 
 
 def train_epoch(session: Session) -> bool:
@@ -142,14 +143,17 @@ def train_step(session: Session, images: Tensor, labels: Tensor) -> None:
     state.interval.steps += 1
 
 
-def evaluate_epoch(session: Session) -> Scores:
-    """Score the model on the test images, and remember the scores if they are the best."""
-    state = session.state
+def score(session: Session) -> Scores:
+    """The scores of the model as it is on the test images."""
+    model, ranks = session.state.model, session.ranks
     with phase(session, "evaluate"):
-        average_buffers(state.model, session.ranks)
-        scores = evaluate(
-            state.model, session.dataset.test, session.recipe, session.ranks, session.autocast
-        )
+        average_buffers(model, ranks)
+        return evaluate(model, session.dataset.test, session.recipe, ranks, session.autocast)
+
+
+def evaluate_epoch(session: Session) -> Scores:
+    """Score the model, remember the scores, and write them down."""
+    state, scores = session.state, score(session)
     accuracies = {"accuracy_top-1": scores.top1_percent, "accuracy_top-5": scores.top5_percent}
     state.last = accuracies | {"epoch": session.epoch, "step": state.step}
     if state.best is None or scores.top1_percent > state.best["accuracy_top-1"]:
@@ -177,11 +181,10 @@ def save(session: Session) -> None:
     with phase(session, "checkpoint"):
         average_buffers(state.model, ranks)
         if ranks.is_main:
-            evaluated = state.last is not None and state.last["step"] == state.step
             checkpoint.save(
                 session.run_dir / "checkpoints",
                 state.state_dict(),
-                score=state.last["accuracy_top-1"] if evaluated and state.last else None,
+                score=state.last["accuracy_top-1"] if state.last and state.is_evaluated else None,
                 keep_last=session.recipe.checkpoint.keep_last,
             )
         if ranks.world_size > 1:

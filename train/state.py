@@ -56,6 +56,11 @@ class TrainState:
     last: dict[str, float] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether `last` are the scores of this very step."""
+        return self.last is not None and self.last["step"] == self.step
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it."""
         return {

@@ -1,0 +1,48 @@
+# make quickstart   a first result: installs what is locked, trains on digits, prints the outcome
+# make test         everything that must hold: make check, then the suite (Slurm included, where root)
+# make check        format, lint, types, shell scripts
+# make lock         choose new versions of the dependencies
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+SHELL_SCRIPTS := slurm/devcluster.sh slurm/finetune.sbatch slurm/torchrun.sbatch .ci/run
+
+.PHONY: quickstart test check lock clean
+
+quickstart: $(VENV)/installed
+	$(BIN)/python launch.py --config quickstart.yaml
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test-installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+$(VENV)/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@echo "making $(VENV) (torch and its CUDA libraries take about 5.5 GB and a few minutes)" >&2
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements.lock
+	@touch $@
+
+$(VENV)/test-installed: requirements-test.lock $(VENV)/installed
+	$(INSTALL) -r requirements-test.lock
+	@touch $@
+
+# Exact versions with hashes for every system and Python that pyproject.toml admits; no index is
+# named, so the files work with any mirror and with a folder of wheels.
+lock: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \
+	  --extra digits -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \
+	  --extra digits --extra test -c requirements.lock -o requirements-test.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
