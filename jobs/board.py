@@ -33,7 +33,9 @@ def serve(texts: list[str], root: Path, port: int | None) -> int:
         command += ["--host", "127.0.0.1", "--port", str(port)]
         # Each reload lists every event file, which a network file system feels.
         command += ["--reload_interval", "30", "--reload_multifile", "true"]
-        print(f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
+        print(
+            f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{port}/ (Ctrl-C ends it)"
+        )
         print("on your own machine:")
         print(f"  ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{_host()}", flush=True)
         for number in (signal.SIGTERM, signal.SIGHUP):

@@ -2,7 +2,6 @@
 #
 # A real Slurm cluster on one machine: three nodes of 8 CPUs and 4 GPUs each.
 # The daemons, the queue and the accounting are Slurm's own; only the hardware is make-believe.
-# The commands are described in usage() below.
 
 set -euo pipefail
 umask 022
@@ -23,16 +22,16 @@ usage() {
 usage: slurm/devcluster.sh COMMAND
 
   up [--no-accounting] [--install]
-              start the cluster, or what has died of it
-                --no-accounting  no slurmdbd and no database, so no sacct
-                --install        install the missing Debian packages first
-  down        end its jobs, stop it and delete its state folder
-  status      show what runs; exit code 0 if the cluster is up and healthy, 1 if not
-  env         print shell commands that point Slurm's clients at the cluster:
-                eval "\$(slurm/devcluster.sh env)"
+            start the cluster, or what has died of it
+              --no-accounting  no slurmdbd and no database, so no sacct
+              --install        install the missing Debian packages first
+  down      end its jobs, stop it and delete its state folder
+  status    show what runs; exit code 0 if the cluster is up and healthy, 1 if not
+  env       print shell commands that point Slurm's clients at the cluster:
+              eval "\$(slurm/devcluster.sh env)"
 
-${#NODES[@]} nodes with $CPUS CPUs and $GPUS GPUs each. Partitions: gpu (default), and low, whose jobs are requeued
-when a job in gpu needs their place, 20 s after a warning. Account: research.
+${#NODES[@]} nodes with $CPUS CPUs and $GPUS GPUs each. Partitions: gpu (default), and low, whose jobs are warned
+and, at least 20 s later, requeued when a job in gpu needs their place. Account: research.
 Everything is in \$DEVCLUSTER_STATE (default /var/lib/slurm-devcluster).
 up and down need root. Exit codes: 0 done, 1 failed, 2 wrong request.
 EOF
@@ -62,7 +61,7 @@ daemons() { # in the order in which they start
 identity() { # PID: "PID PROGRAM START_TIME", or nothing if it has ended
     local stat fields
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
-    read -ra fields <<<"${stat##*) }" # what follows "PID (PROGRAM) "; proc(5) counts from 1 and from PID
+    read -ra fields <<<"${stat##*) }" # without "PID (PROGRAM) "; the state comes first
     stat=${stat%)*}
     [[ ${fields[0]} == Z ]] || echo "$1 ${stat#*(} ${fields[19]}"
 }
@@ -88,22 +87,20 @@ start() { # NAME COMMAND...: does nothing if it runs
     echo "$id" >"$STATE/run/$name.id"
 }
 
-stop() { # NAME...: TERM to all, KILL after ten seconds
-    local name pid alive tries
-    for ((tries = 0; tries < 200; tries++)); do
-        alive=
+stop() { # NAME...: with little patience, as what they would save is deleted next
+    local signal name pid tries
+    for signal in TERM KILL; do
         for name in "$@"; do
-            pid=$(pid_of "$name") || continue
-            alive=1
-            case $tries in
-            0) kill -TERM "$pid" || true ;;
-            100) kill -KILL "$pid" || true ;;
-            esac
+            if pid=$(pid_of "$name"); then kill -"$signal" "$pid" || true; fi
         done
-        [[ $alive ]] || return 0
-        sleep 0.1
+        for ((tries = 0; tries < 20; tries++)); do
+            for name in "$@"; do
+                if pid_of "$name" >/dev/null; then sleep 0.1 && continue 2; fi
+            done
+            return
+        done
     done
-    say "could not stop all of: $*"
+    say "could not stop $*"
 }
 
 give_up() { # NAME WHAT
@@ -122,20 +119,12 @@ await() { # NAME COMMAND...: until COMMAND succeeds, which says that daemon NAME
     done
 }
 
-node_ready() { [[ $(client sinfo -h -p gpu -n "$1" -o %T) =~ ^(idle|mixed|allocated|completing|planned)$ ]]; }
+node_ready() { # NODE
+    [[ $(client sinfo -h -p gpu -n "$1" -o %T) =~ ^(idle|mixed|allocated|completing|planned)$ ]]
+}
 
-has_account() { [[ $(client sacctmgr -nP list association account=research user=root format=user) == root ]]; }
-
-job_processes() { # pids of what this cluster's jobs have left running
-    local pid
-    { # Slurm sets both variables in every task; children inherit them.
-        grep -lszxF "SLURM_CONF=$CONF" /proc/[0-9]*/environ |
-            xargs -r grep -lsz '^SLURMD_NODENAME=' | cut -d/ -f3
-        # slurmstepd wipes its environment, but keeps the log of its slurmd open.
-        grep -lsx slurmstepd /proc/[0-9]*/comm | cut -d/ -f3 | while read -r pid; do
-            find "/proc/$pid/fd" -lname "$STATE/log/*" -printf "$pid\n" -quit
-        done
-    } 2>/dev/null || true # processes come and go meanwhile
+has_account() {
+    [[ $(client sacctmgr -nP list association account=research user=root format=user) == root ]]
 }
 
 # --- Configuration -----------------------------------------------------------------------------
@@ -153,8 +142,7 @@ free_base_port() { # the first of as many ports in a row as there are daemons th
 }
 
 configure() { # comes to the same result each time, so that `up` can also repair
-    local host major minor gpu
-    local nodes="node[1-${#NODES[@]}]" ports="$((BASE_PORT + 2))-$((BASE_PORT + 1 + ${#NODES[@]}))"
+    local host major minor gpu nodes="node[1-${#NODES[@]}]"
     host=$(uname -n)
     host=${host%%.*}
     mkdir -p "$STATE"/{etc,run,log,gpu,munge,db,slurmctld} "${NODES[@]/#/$STATE/}"
@@ -200,7 +188,10 @@ JobRequeue=1
 # How long squeue and scontrol remember a finished job.
 MinJobAge=300
 
-NodeName=$nodes NodeHostname=$host NodeAddr=127.0.0.1 Port=[$ports] CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEMORY_MB Gres=gpu:$GPUS
+NodeName=$nodes NodeHostname=$host NodeAddr=127.0.0.1 \
+Port=[$((BASE_PORT + 2))-$((BASE_PORT + 1 + ${#NODES[@]}))] \
+CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 \
+RealMemory=$MEMORY_MB Gres=gpu:$GPUS
 PartitionName=DEFAULT Nodes=ALL State=UP
 PartitionName=gpu PriorityTier=10 PreemptMode=OFF Default=YES
 PartitionName=low PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
@@ -217,8 +208,10 @@ EOF
     else
         echo CgroupPlugin=cgroup/v1 >"$STATE/etc/cgroup.conf"
     fi
-    if [[ $ACCOUNTING == off ]]; then return; fi
+    if [[ $ACCOUNTING == on ]]; then configure_accounting; fi
+}
 
+configure_accounting() {
     # slurmdbd's clients take the munge socket from the "password", not from AuthInfo.
     cat >>"$CONF" <<EOF
 
@@ -253,13 +246,14 @@ EOF
 
 start_daemons() { # each one when those that it needs are ready
     local node
-    start munged munged --foreground --key-file="$STATE/munge/key" --socket="$STATE/munge/socket" \
-        --pid-file="$STATE/run/munged.pid" --seed-file="$STATE/munge/seed"
+    start munged munged --foreground --key-file="$STATE/munge/key" --seed-file="$STATE/munge/seed" \
+        --socket="$STATE/munge/socket" --pid-file="$STATE/run/munged.pid"
     await munged munge -n -S "$STATE/munge/socket"
 
     if [[ $ACCOUNTING == on ]]; then
-        start mariadb mariadbd --no-defaults --user=mysql --datadir="$STATE/db/data" --tmpdir="$STATE/db" \
-            --socket="$STATE/db/socket" --pid-file="$STATE/db/pid" --skip-networking
+        start mariadb mariadbd --no-defaults --user=mysql --skip-networking \
+            --socket="$STATE/db/socket" --datadir="$STATE/db/data" --tmpdir="$STATE/db" \
+            --pid-file="$STATE/db/pid"
         await mariadb mariadb-admin --no-defaults --socket="$STATE/db/socket" ping
         start slurmdbd slurmdbd -D
         await slurmdbd client sacctmgr -n list cluster
@@ -278,28 +272,66 @@ start_daemons() { # each one when those that it needs are ready
     if [[ $ACCOUNTING == on ]]; then await slurmdbd client sacct -X; fi
 }
 
+# --- The end -----------------------------------------------------------------------------------
+
+end_jobs() { # by way of Slurm, so that srun and salloc hear of it and jobs have a moment to save
+    local jobs tries
+    for ((tries = 0; tries < 50; tries++)); do
+        mapfile -t jobs < <(client squeue -h -o %A)
+        if ((${#jobs[@]} == 0)); then return; fi
+        if ((tries == 0)); then client scancel "${jobs[@]}" || true; fi
+        sleep 0.1
+    done
+} 2>/dev/null
+
+job_processes() { # pids of what this cluster's jobs have left running
+    local pid
+    # Slurm sets both variables in every task; children inherit them.
+    grep -lszxF "SLURM_CONF=$CONF" /proc/[0-9]*/environ |
+        xargs -r grep -lsz '^SLURMD_NODENAME=' | cut -d/ -f3
+    # slurmstepd wipes its environment, but keeps the log of its slurmd open.
+    grep -lsx slurmstepd /proc/[0-9]*/comm | cut -d/ -f3 | while read -r pid; do
+        find "/proc/$pid/fd" -lname "$STATE/log/*" -printf "$pid\n" -quit
+    done
+} 2>/dev/null
+
+remove_cluster() {
+    local pids tries
+    if pid_of slurmctld >/dev/null; then end_jobs; fi
+    stop "${NODES[@]}"
+    stop slurmctld
+    stop slurmdbd
+    stop mariadb munged
+    for ((tries = 0; tries < 50; tries++)); do
+        mapfile -t pids < <(job_processes)
+        if ((${#pids[@]} == 0)); then break; fi
+        kill -KILL "${pids[@]}" 2>/dev/null || true
+        sleep 0.1
+    done
+    rm -rf "$STATE"
+}
+
 # --- Packages ----------------------------------------------------------------------------------
 
 missing_packages() { # ACCOUNTING
-    command -v munged >/dev/null || echo munge
-    { command -v slurmctld && command -v slurmd && command -v srun; } >/dev/null || echo slurm-wlm
+    command -v munged || echo missing munge
+    { command -v slurmctld && command -v slurmd && command -v srun; } || echo missing slurm-wlm
     if [[ $1 == off ]]; then return; fi
-    command -v slurmdbd >/dev/null || echo slurmdbd
-    command -v mariadbd >/dev/null || echo mariadb-server
+    command -v slurmdbd || echo missing slurmdbd
+    command -v mariadbd || echo missing mariadb-server
 }
 
 install_packages() ( # PACKAGE...; a subshell, to have an EXIT trap of its own
     command -v apt-get >/dev/null || die "--install needs apt-get"
     # The services that come with the packages must start neither now nor at the next boot.
-    # (Those of Slurm do not without a slurm.conf in /etc.)
+    # (Those of Slurm do not without a configuration in /etc.)
     policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
         trap 'rm -f "$policy"' EXIT
         install -m 755 /dev/stdin "$policy" <<<$'#!/bin/sh\nexit 101'
     fi
-    export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
-    apt-get install -q -y --no-install-recommends "$@"
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
     if command -v systemctl; then
         if [[ " $* " == *" munge "* ]]; then systemctl disable munge; fi
         if [[ " $* " == *" mariadb-server "* ]]; then systemctl disable mariadb; fi
@@ -308,7 +340,7 @@ install_packages() ( # PACKAGE...; a subshell, to have an EXIT trap of its own
 
 # --- Commands ----------------------------------------------------------------------------------
 
-load() { [[ -s $ABOUT ]] && read -r BASE_PORT ACCOUNTING <"$ABOUT"; } # fails if there is no cluster
+load() { [[ -s $ABOUT ]] && read -r BASE_PORT ACCOUNTING <"$ABOUT"; } # fails if there is none
 
 enter() { # for the commands that change something
     ((EUID == 0)) || die "needs root: Slurm's daemons start jobs as any user"
@@ -316,54 +348,29 @@ enter() { # for the commands that change something
     flock -w 120 "$LOCK" || die "another devcluster.sh has been busy for two minutes"
 }
 
-remove_cluster() {
-    local jobs tries
-    if pid_of slurmctld >/dev/null; then # so that srun and salloc hear of it, and jobs may save
-        mapfile -t jobs < <(client squeue -h -o %A 2>/dev/null)
-        if ((${#jobs[@]})); then client scancel "${jobs[@]}" 2>/dev/null || true; fi
-        for ((tries = 0; ${#jobs[@]} && tries < 50; tries++)); do
-            sleep 0.1
-            mapfile -t jobs < <(client squeue -h -o %A 2>/dev/null)
-        done
-    fi
-    stop "${NODES[@]}"
-    stop slurmctld
-    stop slurmdbd
-    stop mariadb
-    stop munged
-    for ((tries = 0; tries < 50; tries++)); do
-        mapfile -t jobs < <(job_processes)
-        ((${#jobs[@]})) || break
-        kill -KILL "${jobs[@]}" 2>/dev/null || true
-        sleep 0.1
-    done
-    rm -rf "$STATE"
-}
-
 up() { # ACCOUNTING INSTALL
-    local missing dead name
-    [[ $STATE =~ ^[A-Za-z0-9/._-]{2,80}$ ]] || die "no fit path for Slurm's files and sockets: '$STATE'"
+    local missing dead=() name
+    [[ $STATE =~ ^[A-Za-z0-9/._-]{2,80}$ ]] || die "no fit path for Slurm's sockets: '$STATE'"
     enter
-    mapfile -t missing < <(missing_packages "$1")
-    if ((${#missing[@]})) && [[ $2 == yes ]]; then
-        install_packages "${missing[@]}"
-    elif ((${#missing[@]})); then
+    mapfile -t missing < <(missing_packages "$1" | sed -n 's/^missing //p')
+    if ((${#missing[@]})) && [[ $2 == no ]]; then
         die "first: apt-get install -y --no-install-recommends ${missing[*]} (or up --install)"
+    elif ((${#missing[@]})); then
+        install_packages "${missing[@]}"
     fi
 
     if load; then
-        [[ $ACCOUNTING == "$1" ]] || die "is up with accounting $ACCOUNTING: for accounting $1, go down first"
-        dead=()
+        [[ $ACCOUNTING == "$1" ]] || die "is set up with accounting $ACCOUNTING; to change it, first: $SELF down"
         for name in $(daemons); do pid_of "$name" >/dev/null || dead+=("$name"); done
         if ((${#dead[@]} == 0)); then
             say "is up already"
             return
         fi
         say "dead, so started again: ${dead[*]}"
-        # The folder may hold jobs that are still queued, so that a failure must not delete it.
-        trap 'say "is not up; for a fresh start: $SELF down"' EXIT
+        # Its jobs may still be queued, so that a failure must not delete the folder.
+        trap 'say "is not up; to begin anew, first: $SELF down"' EXIT
     else
-        [[ -z $(ls -A "$STATE" 2>/dev/null) ]] || die "not a folder of this script, so left alone: $STATE"
+        [[ -z $(ls -A "$STATE" 2>/dev/null) ]] || die "did not make $STATE, so leaves it alone"
         BASE_PORT=$(free_base_port)
         ACCOUNTING=$1
         trap remove_cluster EXIT
@@ -372,7 +379,7 @@ up() { # ACCOUNTING INSTALL
         echo "$BASE_PORT $ACCOUNTING" >"$ABOUT"
     fi
     trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    trap 'exit 143' TERM
     DEADLINE=$((SECONDS + UP_SECONDS))
     configure
     start_daemons
@@ -393,57 +400,48 @@ down() {
 }
 
 status() {
-    local name pid healthy=1
+    local name pid healthy=yes
     load || die "is not up"
     echo "state folder $STATE, ports from $BASE_PORT, accounting $ACCOUNTING"
     for name in $(daemons); do
-        if pid=$(pid_of "$name"); then
-            printf '%-10s pid %s\n' "$name" "$pid"
-        else
-            printf '%-10s dead\n' "$name"
-            healthy=
-        fi
+        pid=$(pid_of "$name") || healthy=no
+        printf '%-10s %s\n' "$name" "${pid:-dead}"
     done
-    if pid_of slurmctld >/dev/null; then client sinfo || healthy=; fi
+    if pid_of slurmctld >/dev/null; then client sinfo || healthy=no; fi
     for name in "${NODES[@]}"; do
-        if [[ $healthy ]] && ! node_ready "$name"; then healthy=; fi
+        if [[ $healthy == yes ]]; then node_ready "$name" || healthy=no; fi
     done
-    if [[ $healthy && $ACCOUNTING == on ]] && ! client sacct -X >/dev/null; then healthy=; fi
-    [[ $healthy ]] || die "is not healthy"
+    if [[ $healthy == yes && $ACCOUNTING == on ]]; then client sacct -X >/dev/null || healthy=no; fi
+    [[ $healthy == yes ]] || die "is not healthy"
 }
 
 environment() {
     local name
     load || die "is not up"
-    # What another cluster or an outer job has left behind would poison what is submitted here.
-    for name in $(compgen -A export | grep -E '^(SLURM|SLURMD|SBATCH|SALLOC|SRUN)_' | grep -vx SLURM_CONF); do
+    # What another cluster or an outer job has left would poison what is submitted here.
+    for name in $(compgen -A export | grep -E '^(SLURM|SLURMD|SBATCH|SALLOC|SRUN)_'); do
         echo "unset $name"
     done
     echo "export SLURM_CONF=$CONF"
 }
 
 main() {
-    local command=${1-} accounting=on install=no
+    local command=${1-} accounting=on install=no argument
+    for argument in "$@"; do
+        case $command:$argument in
+        *:-h | *:--help) usage && exit ;;
+        up:--no-accounting) accounting=off ;;
+        up:--install) install=yes ;;
+        up:up | down:down | status:status | env:env) ;;
+        *) wrong_request "cannot make sense of '$argument'" ;;
+        esac
+    done
     case $command in
-    up)
-        while shift && (($#)); do
-            case $1 in
-            --no-accounting) accounting=off ;;
-            --install) install=yes ;;
-            -h | --help) usage && return ;;
-            *) wrong_request "no such option: up $1" ;;
-            esac
-        done
-        up "$accounting" "$install"
-        ;;
-    down | status | env)
-        if [[ ${2-} == -h || ${2-} == --help ]]; then usage && return; fi
-        (($# == 1)) || wrong_request "$command takes nothing: ${*:2}"
-        case $command in down) down ;; status) status ;; env) environment ;; esac
-        ;;
-    -h | --help) usage ;;
-    '') wrong_request "what shall I do?" ;;
-    *) wrong_request "no such command: $command" ;;
+    up) up "$accounting" "$install" ;;
+    down) down ;;
+    status) status ;;
+    env) environment ;;
+    *) wrong_request "what to do?" ;;
     esac
 }
 

@@ -1,0 +1,173 @@
+"""The local engine with real processes: progress, failures, stopping, and no orphans."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.rundir import RunDirectory
+from tests.jobs.workplace import (
+    Workplace,
+    end,
+    eventually,
+    is_running,
+    ledger_lines,
+    worker_reports,
+)
+
+LONG = {"STUB_STEPS": "600"}
+
+
+def start_long(
+    workplace: Workplace, **variables: str
+) -> tuple[subprocess.Popen[str], RunDirectory, list[int]]:
+    """A run that goes on for a minute: its launcher, its directory, the pids of its workers."""
+    process = workplace.start("--config", "stub.yaml", **LONG, **variables)
+    run = eventually("a run directory", lambda: workplace.runs)[0]
+    reports = eventually(
+        "two workers that take steps",
+        lambda: run.metrics.exists() and len(found := worker_reports(run)) == 2 and found,
+    )
+    return process, run, [report["pid"] for report in reports]
+
+
+def test_a_run_ends_with_its_scores_and_a_complete_directory(workplace: Workplace) -> None:
+    done = workplace.launch("--config", "stub.yaml", "--name", "first")
+
+    assert (done.returncode, "top-1 90.50 %" in done.stdout) == (0, True), done.stderr
+    [run] = workplace.runs
+    assert run.path.parent.name == "first"
+    assert stat.S_IMODE(run.path.stat().st_mode) == 0o750
+    assert {"config.yaml", "provenance.json", "code", "attempts.jsonl", "metrics.jsonl"} <= {
+        path.name for path in run.path.iterdir()
+    }
+    [attempt] = ledger_lines(run)
+    expected = {"attempt": 1, "reason": "finished", "exit_code": 0, "first_step": 1, "last_step": 3}
+    assert expected == {key: attempt[key] for key in expected}
+
+
+def test_every_worker_gets_torchruns_variables_and_runs_the_snapshot(workplace: Workplace) -> None:
+    leaks = {"RANK": "7", "WORLD_SIZE": "9", "MASTER_ADDR": "elsewhere", "MASTER_PORT": "1"}
+    workplace.launch("--config", "stub.yaml", "--set", "cluster.cpu_workers=4", **leaks)
+
+    [run] = workplace.runs
+    reports = worker_reports(run)
+    assert [(report["RANK"], report["LOCAL_RANK"]) for report in reports] == [
+        ("0", "0"),
+        ("1", "1"),
+        ("2", "2"),
+        ("3", "3"),
+    ]
+    [shared] = {
+        (report["WORLD_SIZE"], report["LOCAL_WORLD_SIZE"], report["MASTER_ADDR"], report["code"])
+        for report in reports
+    }
+    assert ("4", "4", "127.0.0.1", str(run.code / "train" / "__main__.py")) == shared
+    [port] = {int(report["MASTER_PORT"]) for report in reports}
+    assert 10_000 <= port < 32_768
+
+
+def test_a_crash_names_the_first_failing_rank_and_shows_its_last_lines(
+    workplace: Workplace,
+) -> None:
+    done = workplace.launch("--config", "stub.yaml", STUB="crash:1", **LONG)
+
+    assert done.returncode == 1
+    assert "failed first: exit code 1" in done.stderr
+    assert "RuntimeError: broken on purpose" in done.stderr
+    [run] = workplace.runs
+    assert [line["reason"] for line in ledger_lines(run)] == ["crash"]
+    logs = workplace.launch("logs")
+    assert "[rank-001] RuntimeError: broken on purpose" in logs.stdout
+    assert "rank 1 on" in logs.stderr
+
+
+def test_a_worker_killed_by_a_signal_ends_the_deaf_others_too(workplace: Workplace) -> None:
+    done = workplace.launch("--config", "stub.yaml", STUB="kill:1", **LONG)
+
+    assert done.returncode == 1
+    assert "rank 1" in done.stderr
+    assert "killed by SIGKILL" in done.stderr
+
+
+def test_a_refusal_by_the_worker_is_a_wrong_request_in_its_own_words(workplace: Workplace) -> None:
+    done = workplace.launch("--config", "stub.yaml", STUB="refuse")
+
+    assert done.returncode == 2
+    assert "error: the archive is damaged" in done.stderr
+    assert "download it again" in done.stderr
+    [line] = ledger_lines(workplace.runs[0])
+    assert line["reason"] == "configuration error"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_launcher_saves_and_leaves_nothing_running(
+    workplace: Workplace, number: signal.Signals
+) -> None:
+    process, run, pids = start_long(workplace)
+
+    assert end(process, number) == 130
+    assert not any(is_running(pid) for pid in pids)
+    assert (run.path / "checkpoints" / "step").exists()
+    assert [line["reason"] for line in ledger_lines(run)] == ["stopped"]
+
+
+def test_a_second_ctrl_c_ends_workers_that_do_not_listen(workplace: Workplace) -> None:
+    process, _, pids = start_long(workplace, STUB="deaf")
+    process.send_signal(signal.SIGINT)
+    # Two signals of one kind that come before a process looks are one.
+    time.sleep(1)
+
+    assert end(process, signal.SIGINT) == 130
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_killing_the_launcher_leaves_no_orphans_and_saves(workplace: Workplace) -> None:
+    process, run, pids = start_long(workplace)
+
+    assert end(process, signal.SIGKILL) == -signal.SIGKILL
+    eventually("the workers are gone", lambda: not any(is_running(pid) for pid in pids))
+    eventually("the attempt is closed", lambda: ledger_lines(run)[0]["end"])
+    assert (run.path / "checkpoints" / "step").exists()
+
+
+def test_killing_one_task_ends_the_run_and_its_worker(workplace: Workplace) -> None:
+    process, run, pids = start_long(workplace)
+    task_of_rank_1 = int(Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(task_of_rank_1, signal.SIGKILL)
+
+    assert process.wait(timeout=60) == 1
+    assert not any(is_running(pid) for pid in pids)
+    failure = json.loads((run.attempt(1) / "failure.json").read_text())
+    assert (failure["rank"], failure["exit_code"]) == (1, -9)
+
+
+def test_cancel_ends_a_running_run_and_status_says_so(workplace: Workplace) -> None:
+    process, run, _ = start_long(workplace)
+    assert "running" in workplace.launch("status", run.label).stdout
+
+    done = workplace.launch("cancel", run.label)
+
+    assert (done.returncode, process.wait(timeout=60)) == (0, 130)
+    assert "cancelled" in workplace.launch("status", run.label).stdout
+    again = workplace.launch("cancel", run.label)
+    assert (again.returncode, "neither queued nor running" in again.stderr) == (2, True)
+
+
+def test_logs_follow_prints_until_the_run_ends(workplace: Workplace) -> None:
+    process = workplace.start("--config", "stub.yaml", STUB_STEPS="20")
+    run = eventually("a run directory", lambda: workplace.runs)[0]
+
+    logs = workplace.launch("logs", "-f", "--rank", "1", run.label)
+
+    assert process.wait(timeout=60) == 0
+    assert '"RANK": "1"' in logs.stdout
+    assert '"RANK": "0"' not in logs.stdout
+    assert f"{run.label}: finished" in logs.stderr

@@ -1,0 +1,122 @@
+"""A copy of the project whose worker is the stub, and a way to use it as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.controller import clean_environment
+from jobs.rundir import RunDirectory, all_runs
+from tests.conftest import PROJECT
+
+STUB = Path(__file__).with_name("stub_worker.py")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A project folder, what is in the environment, and the commands."""
+
+    project: Path
+    environment: Mapping[str, str] = field(default_factory=clean_environment)
+
+    @property
+    def logs(self) -> Path:
+        return self.project / "logs"
+
+    @property
+    def runs(self) -> list[RunDirectory]:
+        return all_runs(self.logs)
+
+    def launch(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """`python launch.py ARGUMENTS` to its end."""
+        return subprocess.run(
+            self._command(arguments),
+            cwd=self.project,
+            env={**self.environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """`python launch.py ARGUMENTS`, going on in a session of its own."""
+        return subprocess.Popen(
+            self._command(arguments),
+            cwd=self.project,
+            env={**self.environment, **variables},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "launch.py", *arguments]
+
+
+def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
+    """A project in `folder` with the stub as its worker and a recipe that suits it."""
+    ignored = shutil.ignore_patterns("__pycache__", "site.yaml")
+    for part in ("jobs", "configs"):
+        shutil.copytree(PROJECT / part, folder / part, ignore=ignored)
+    shutil.copy(PROJECT / "launch.py", folder)
+    (folder / "train").mkdir()
+    shutil.copy(STUB, folder / "train" / "__main__.py")
+    (folder / "train" / "__init__.py").touch()
+    (folder / "logs").mkdir()
+    (folder / "data").mkdir()
+    (folder / "data" / "cifar-10-python.tar.gz").write_bytes(b"an archive")
+    (folder / "configs" / "stub.yaml").write_text(
+        "cluster: {engine: local, gpus_per_node: all, cpu_workers: 2, cpus_per_gpu: 1}\n"
+        "data: {root: data}\n"
+        "train: {batch_size: 32, device: cpu}\n",
+        encoding="utf-8",
+    )
+    return Workplace(folder, environment)
+
+
+def eventually(what: str, condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Wait until `condition` gives something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+    return value
+
+
+def ledger_lines(run: RunDirectory) -> list[dict[str, Any]]:
+    """The attempt ledger as it lies in the file."""
+    if not run.attempts.exists():
+        return []
+    return [json.loads(line) for line in run.attempts.read_text().splitlines()]
+
+
+def worker_reports(run: RunDirectory, attempt: int = 1) -> list[dict[str, Any]]:
+    """What each rank's stub saw of its environment, by rank."""
+    logs = sorted(run.attempt(attempt).glob("rank-*.log"))
+    return [json.loads(text.splitlines()[0]) for log in logs if (text := log.read_text())]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is more than an entry that nobody has waited for."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """Send a signal and wait for the end."""
+    process.send_signal(number)
+    return process.wait(timeout=60)

@@ -1,0 +1,98 @@
+"""What tests on the cluster do again and again: submit, wait for states, look into accounting."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import Any
+
+from jobs.rundir import RunDirectory
+from tests.jobs.workplace import Workplace, eventually, ledger_lines
+
+SMALL = (
+    "--config", "stub.yaml", "--engine", "slurm",
+    "--set", "cluster.nodes=2", "--set", "cluster.gpus_per_node=2",
+    "--set", "cluster.time_limit=00:10:00",
+)  # fmt: skip
+LONG = ("--set", "cluster.env.STUB_STEPS='3000'")
+PATIENCE_SECONDS = 120
+
+
+def slurm(workplace: Workplace, *command: str) -> str:
+    """What one of Slurm's programs prints."""
+    return subprocess.run(
+        command, env=dict(workplace.environment), capture_output=True, text=True, check=True
+    ).stdout
+
+
+def submit(workplace: Workplace, *arguments: str) -> tuple[RunDirectory, str]:
+    """Queue two nodes of two stub workers; the run and its job id."""
+    before = set(workplace.runs)
+    done = workplace.launch(*SMALL, *arguments)
+    assert done.returncode == 0, done.stderr
+    [run] = set(workplace.runs) - before
+    match = re.search(r"submitted job (\d+)", done.stdout)
+    assert match, done.stdout
+    return run, match.group(1)
+
+
+def await_end(workplace: Workplace, job: str) -> str:
+    """Wait until a job has ended; its state by Slurm's accounting.
+
+    Not its exit code: that is the highest of all tasks, those that srun then ended included.
+    """
+    going_on = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED", "COMPLETING")
+
+    def ended() -> str | None:
+        state = slurm(workplace, "sacct", "-X", "-n", "-P", "--format=State", "-j", job).strip()
+        return state if state and not state.startswith(going_on) else None
+
+    final: str = eventually(f"job {job} ends", ended, PATIENCE_SECONDS)
+    return final
+
+
+def await_step(run: RunDirectory, attempt: int) -> None:
+    """Wait until an attempt has written down a step."""
+
+    def has_steps() -> bool:
+        wanted = f'"attempt": {attempt}'
+        return run.metrics.exists() and wanted in run.metrics.read_text()
+
+    eventually(f"a step of attempt {attempt}", has_steps, PATIENCE_SECONDS)
+
+
+def await_ledger_end(run: RunDirectory, attempt: int) -> dict[str, Any]:
+    """Wait until an attempt's line in the ledger is complete, and return it."""
+
+    def line() -> dict[str, Any] | None:
+        lines = ledger_lines(run)
+        return lines[attempt - 1] if len(lines) >= attempt and lines[attempt - 1]["end"] else None
+
+    found: dict[str, Any] = eventually(f"attempt {attempt} is closed", line, PATIENCE_SECONDS)
+    return found
+
+
+def await_status(workplace: Workplace, run: RunDirectory, state: str) -> None:
+    """Wait until `launch.py status` gives a run a state; jobs end over some seconds."""
+
+    def said() -> bool:
+        return workplace.launch("status", run.label).stdout.splitlines()[1].split()[1] == state
+
+    eventually(f"{run.label} is {state}", said, PATIENCE_SECONDS)
+
+
+def start_requeued(workplace: Workplace, job: str) -> None:
+    """Spare the test the two minutes that Slurm holds a requeued job back."""
+
+    def started() -> bool:
+        state = slurm(workplace, "squeue", "-h", "-j", job, "-o", "%T").strip()
+        if state == "PENDING":
+            subprocess.run(
+                ["scontrol", "update", f"JobId={job}", "StartTime=now"],
+                env=dict(workplace.environment),
+                capture_output=True,
+                check=False,
+            )
+        return state == "RUNNING"
+
+    eventually(f"job {job} runs again", started, PATIENCE_SECONDS)

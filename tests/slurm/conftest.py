@@ -1,0 +1,54 @@
+"""The real cluster of slurm/devcluster.sh, and a project with a stub worker that submits to it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.controller import clean_environment
+from jobs.status import newest_job_id
+from tests.conftest import PROJECT
+from tests.jobs.workplace import Workplace, make_workplace
+
+DEVCLUSTER = PROJECT / "slurm" / "devcluster.sh"
+
+
+def devcluster(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(DEVCLUSTER), *arguments], capture_output=True, text=True, check=check
+    )
+
+
+@pytest.fixture(scope="session")
+def cluster_environment() -> Iterator[dict[str, str]]:
+    """An environment whose Slurm is the cluster; one that was up before stays up."""
+    was_up = devcluster("status").returncode == 0
+    if not was_up:
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            reason = "a Slurm cluster needs root on a Debian-like system (slurm/devcluster.sh)"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        started = devcluster("up", "--install")
+        assert started.returncode == 0, started.stderr
+    exports = shlex.split(devcluster("env", check=True).stdout, comments=True)
+    settings = dict(word.split("=", 1) for word in exports if "=" in word)
+    yield clean_environment() | settings
+    if not was_up:
+        devcluster("down", check=True)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, cluster_environment: dict[str, str]) -> Iterator[Workplace]:
+    """A fresh project with a stub worker; whatever it queued is ended with the test."""
+    workplace = make_workplace(tmp_path / "project", cluster_environment)
+    yield workplace
+    jobs = [job for run in workplace.runs if (job := newest_job_id(run))]
+    if jobs:
+        subprocess.run(["scancel", *jobs], env=cluster_environment, check=False)

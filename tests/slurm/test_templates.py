@@ -1,0 +1,87 @@
+"""slurm/*.sbatch: the real worker on the real cluster without launch.py, only the top edited."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+from tests.jobs.workplace import Workplace
+from tests.slurm.cluster import await_end
+
+pytestmark = pytest.mark.slurm
+
+SETTINGS = ["train.max_steps=4", "data.train_images=64", "data.test_images=32", "run.seed=3"]
+EDITS = {
+    r"#SBATCH --gpus-per-node=\S+": "#SBATCH --gpus-per-node=2",
+    r"#SBATCH --ntasks-per-node=4": "#SBATCH --ntasks-per-node=2",
+    r"#SBATCH --cpus-per-task=\S+": "#SBATCH --cpus-per-task=2",
+    r"#SBATCH --time=\S+": "#SBATCH --time=00:10:00",
+    r"RECIPE=\S+": "RECIPE=quickstart.yaml",
+    r"PYTHON=\S+": f"PYTHON={sys.executable}",
+}
+
+
+def edit(template: Path, overrides: list[str], run: Path) -> str:
+    """The template as a user would leave it: its head changed, the rest as it is."""
+    head, mark, rest = template.read_text().partition("# ---- end of settings ----")
+    assert mark
+    edits = EDITS | {
+        r"OVERRIDES=\(\)": f"OVERRIDES=({' '.join(overrides)})",
+        r"RUN=\S+": f"RUN={run}",
+    }
+    for pattern, line in edits.items():
+        head = re.sub(rf"^{pattern}", line, head, flags=re.MULTILINE)
+    return head + mark + rest
+
+
+def sbatch(workplace: Workplace, text: str, log: Path) -> str:
+    # From a shell with the remains of another training session.
+    leaks = {"RANK": "9", "MASTER_ADDR": "elsewhere", "LOCAL_RANK": "9"}
+    answer = subprocess.run(
+        ["sbatch", "--parsable", f"--output={log}"],
+        input=text,
+        cwd=PROJECT,
+        env=dict(workplace.environment) | leaks,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return answer.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["finetune", "torchrun"])
+def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
+    workplace: Workplace, digits_root: Path, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    overrides = [*SETTINGS, "data.source=archive", f"data.root={digits_root}"]
+    text = edit(PROJECT / "slurm" / f"{name}.sbatch", overrides, run)
+
+    job = sbatch(workplace, text, tmp_path / "log")
+
+    assert await_end(workplace, job) == "COMPLETED", (tmp_path / "log").read_text()
+    results = json.loads((run / "results.json").read_text())
+    assert (results["world_size"], results["steps"]) == (4, 4)
+    assert "seed: 3\n" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["finetune", "torchrun"])
+def test_a_template_started_again_keeps_its_configuration(
+    workplace: Workplace, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("run: {sed: 3}\n")
+
+    text = edit(PROJECT / "slurm" / f"{name}.sbatch", [], run)
+    job = sbatch(workplace, text, tmp_path / "log")
+
+    assert await_end(workplace, job) == "FAILED"
+    assert "run.sed" in (tmp_path / "log").read_text()
+    assert (run / "config.yaml").read_text() == "run: {sed: 3}\n"

@@ -1,0 +1,77 @@
+"""Who may import whom: the launcher starts without torch, the worker knows no launcher."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.controller import clean_environment
+from tests.conftest import PROJECT
+
+LAUNCHER = sorted(
+    ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+    for folder in ("jobs", "configs")
+    for path in (PROJECT / folder).glob("*.py")
+    if path.stem not in ("__init__", "__main__")
+)
+WORKER = sorted(
+    f"train.{path.stem}" for path in (PROJECT / "train").glob("*.py") if path.stem != "__init__"
+)
+HEAVY = {"torch", "torchvision", "numpy", "tensorboard", "matplotlib"}
+
+
+def imported_by(statement: str, folder: Path = PROJECT) -> set[str]:
+    """The top-level modules that a fresh interpreter has after a statement."""
+    code = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = done.stderr.splitlines()
+    return {module.partition(".")[0] for module in modules} | set(modules)
+
+
+def test_the_launcher_imports_nothing_heavy() -> None:
+    statement = "\n".join(f"import {module}" for module in [*LAUNCHER, "launch"])
+
+    assert set() == HEAVY & imported_by(statement)
+
+
+def test_the_worker_imports_no_launcher() -> None:
+    statement = "\n".join(f"import {module}" for module in WORKER)
+
+    assert set() == {"jobs", "submitit", "launch"} & imported_by(statement)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "--config quickstart.yaml --engine local --dry-run",
+        "--config quickstart.yaml --engine slurm --set cluster.gpus_per_node=1 --dry-run",
+    ],
+)
+def test_help_and_a_dry_run_import_nothing_heavy(arguments: str) -> None:
+    statement = (
+        "from jobs.cli import main\n"
+        "try:\n"
+        f"    main({arguments.split()!r})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print('modules:', file=sys.stderr)"
+    )
+
+    assert set() == HEAVY & imported_by(statement)
+
+
+def test_help_imports_none_of_the_packages_at_all() -> None:
+    statement = "from jobs.cli import make_parser\nmake_parser().format_help()"
+
+    assert set() == {"submitit", "pydantic", "rich", "yaml"} & imported_by(statement)
