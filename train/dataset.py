@@ -64,14 +64,23 @@ def load_dataset(data: Data, device: torch.device) -> Dataset:
             images than the recipe asks for.
     """
     archive = Path(data.root) / ARCHIVE_NAME
+    if data.source == "digits":
+        make_folder(archive.parent)
     cache = cache_path(archive)
     with locked(cache):
         if data.source == "digits" and not archive.exists():
-            archive.parent.mkdir(parents=True, exist_ok=True)
             write_digits(archive)
         if not is_current(cache, archive):
             write_cache(cache, archive, data.md5)
     return read_cache(cache, archive, data, device)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and what is above it; RequestError when that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"data.root {folder} cannot be made: {error.strerror}") from None
 
 
 def cache_path(archive: Path) -> Path:
@@ -81,7 +90,7 @@ def cache_path(archive: Path) -> Path:
         RequestError: neither the archive's folder nor the temporary one can be written.
     """
     folder = archive.parent
-    if os.access(folder if folder.exists() else folder.parent, os.W_OK):
+    if os.access(folder, os.W_OK):
         return folder / CACHE_NAME
     # Private to the user: in a shared temporary folder a foreign file must not pass for ours.
     key = hashlib.sha256(str(archive.resolve()).encode()).hexdigest()[:16]
@@ -110,7 +119,6 @@ def locked(cache: Path) -> Iterator[None]:
     """
     lock = FileLock(f"{cache}.lock", timeout=LOCK_TIMEOUT_S)
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise RequestError(

@@ -58,7 +58,7 @@ def mistakes_picture(scores: Scores, images: Tensor, classes: list[str]) -> np.n
         axes.set_axis_off()
         label, prediction = (classes[int(x[index])] for x in (scores.labels, scores.predictions))
         confidence = 100 * float(scores.confidences[index])
-        axes.set_title(f"{label}\nas {prediction} {confidence:.0f} %", fontsize=8)
+        axes.set_title(f"{label}\nas {prediction}, {confidence:.0f} %", fontsize=8)
     return rendered(figure)
 
 

@@ -36,7 +36,7 @@ def submit(workplace: Workplace, *arguments: str) -> tuple[RunDirectory, str]:
     return run, match.group(1)
 
 
-def await_end(workplace: Workplace, job: str) -> str:
+def await_end(workplace: Workplace, job: str, seconds: float = PATIENCE_SECONDS) -> str:
     """Wait until a job has ended; its state by Slurm's accounting.
 
     Not its exit code: that is the highest of all tasks, those that srun then ended included.
@@ -47,7 +47,7 @@ def await_end(workplace: Workplace, job: str) -> str:
         state = slurm(workplace, "sacct", "-X", "-n", "-P", "--format=State", "-j", job).strip()
         return state if state and not state.startswith(going_on) else None
 
-    final: str = eventually(f"job {job} ends", ended, PATIENCE_SECONDS)
+    final: str = eventually(f"job {job} ends", ended, seconds)
     return final
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.rundir import RunDirectory
 from tests.conftest import PROJECT
-from tests.jobs.workplace import Workplace
-from tests.slurm.cluster import await_end
+from tests.jobs.workplace import Workplace, eventually
+from tests.slurm.cluster import PATIENCE_SECONDS, await_end, await_step, slurm, start_requeued
 
 pytestmark = pytest.mark.slurm
 
@@ -31,23 +32,23 @@ def edit(template: Path, overrides: list[str], run: Path) -> str:
     """The template as a user would leave it: its head changed, the rest as it is."""
     head, mark, rest = template.read_text().partition("# ---- end of settings ----")
     assert mark
-    edits = EDITS | {
+    settings = {
         r"OVERRIDES=\(\)": f"OVERRIDES=({' '.join(overrides)})",
         r"RUN=\S+": f"RUN={run}",
     }
-    for pattern, line in edits.items():
+    for pattern, line in (EDITS | settings).items():
         head = re.sub(rf"^{pattern}", line, head, flags=re.MULTILINE)
     return head + mark + rest
 
 
-def sbatch(workplace: Workplace, text: str, log: Path) -> str:
+def sbatch(workplace: Workplace, text: str, log: Path, folder: Path, **variables: str) -> str:
     # From a shell with the remains of another training session.
     leaks = {"RANK": "9", "MASTER_ADDR": "elsewhere", "LOCAL_RANK": "9"}
     answer = subprocess.run(
         ["sbatch", "--parsable", f"--output={log}"],
         input=text,
-        cwd=PROJECT,
-        env=dict(workplace.environment) | leaks,
+        cwd=folder,
+        env=dict(workplace.environment) | leaks | variables,
         capture_output=True,
         text=True,
         check=True,
@@ -63,7 +64,7 @@ def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
     overrides = [*SETTINGS, "data.source=archive", f"data.root={digits_root}"]
     text = edit(PROJECT / "slurm" / f"{name}.sbatch", overrides, run)
 
-    job = sbatch(workplace, text, tmp_path / "log")
+    job = sbatch(workplace, text, tmp_path / "log", PROJECT)
 
     assert await_end(workplace, job) == "COMPLETED", (tmp_path / "log").read_text()
     results = json.loads((run / "results.json").read_text())
@@ -71,17 +72,32 @@ def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
     assert "seed: 3\n" in (run / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", ["finetune", "torchrun"])
-def test_a_template_started_again_keeps_its_configuration(
-    workplace: Workplace, tmp_path: Path, name: str
+@pytest.mark.parametrize(
+    ("name", "warn"),
+    [
+        ("finetune", ["scancel", "--signal=USR2"]),
+        ("torchrun", ["scancel", "--signal=USR2", "--batch"]),
+    ],
+)
+def test_a_template_warned_of_its_limit_saves_and_goes_on_with_its_configuration(
+    workplace: Workplace, tmp_path: Path, name: str, warn: list[str]
 ) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text("run: {sed: 3}\n")
+    run = RunDirectory(tmp_path / "run")
+    text = edit(PROJECT / "slurm" / f"{name}.sbatch", ["run.seed=3"], run.path)
+    text = text.replace("RECIPE=quickstart.yaml", "RECIPE=stub.yaml")
+    log = tmp_path / "log"
+    job = sbatch(workplace, text, log, workplace.project, STUB_STEPS="3000")
+    await_step(run, 1)
+    config = run.config.read_text()
+    (workplace.project / "configs" / "stub.yaml").write_text("run: {seed: 4}\n")
 
-    text = edit(PROJECT / "slurm" / f"{name}.sbatch", [], run)
-    job = sbatch(workplace, text, tmp_path / "log")
+    slurm(workplace, *warn, job)
 
-    assert await_end(workplace, job) == "FAILED"
-    assert "run.sed" in (tmp_path / "log").read_text()
-    assert (run / "config.yaml").read_text() == "run: {sed: 3}\n"
+    saved = run.path / "checkpoints" / "step"
+    eventually("the state is saved", saved.exists, PATIENCE_SECONDS)
+    last_step = int(saved.read_text())
+    start_requeued(workplace, job)
+    eventually("it goes on", lambda: f'"step": {last_step + 1},' in run.metrics.read_text(), 60)
+    assert run.config.read_text() == config
+    slurm(workplace, "scancel", job)
+    assert await_end(workplace, job).startswith("CANCELLED"), log.read_text()

@@ -116,13 +116,15 @@ def test_read_only_folder_is_cached_in_scratch(
 
 
 def test_digits_become_an_archive_that_is_read_like_any_other(tmp_path: Path) -> None:
-    data = Data(root=str(tmp_path / "new"), source="digits", md5="none")
+    root = tmp_path / "a" / "new" / "folder"
+    data = Data(root=str(root), source="digits", md5="none")
     dataset = load_dataset(data, CPU)
 
     assert (len(dataset.train), len(dataset.test)) == (1_498, 299)
     assert dataset.classes == [str(digit) for digit in range(10)]
     assert dataset.train.images.max() == 255
-    assert (tmp_path / "new" / ARCHIVE_NAME).is_file()
+    assert (root / ARCHIVE_NAME).is_file()
+    assert (root / CACHE_NAME).is_file()
 
 
 def load_sum(ranks: Ranks, data: Data) -> int:
