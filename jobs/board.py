@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from jobs import rundir
 from jobs.errors import RequestError, WorkError
+from jobs.provenance import user_name
 from jobs.rundir import RunDirectory
 from jobs.text import count
 
@@ -37,9 +36,7 @@ def serve(texts: list[str], root: Path, port: int | None) -> int:
             f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{port}/ (Ctrl-C ends it)"
         )
         print("on your own machine:")
-        print(f"  ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{_host()}", flush=True)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
+        print(f"  ssh -N -L {port}:127.0.0.1:{port} {user_name()}@{_host()}", flush=True)
         board = subprocess.Popen(command, start_new_session=True)
         try:
             code = board.wait()

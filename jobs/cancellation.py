@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from jobs import controller, local, rundir, status
+from jobs import attachment, controller, rundir, status
 from jobs.errors import RequestError
 
 
@@ -18,7 +18,7 @@ def cancel(text: str | None, root: Path) -> int:
         WorkError: Slurm refuses, in its words.
     """
     run = rundir.find_one(text, root)
-    launcher = local.read_launcher(run)
+    launcher = attachment.read(run)
     if launcher:
         if launcher.is_alive() is None:
             raise RequestError(f"{run.label} runs on {launcher.host}; cancel it there")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python launch.py --config finetune.yaml
-  python launch.py --config finetune.yaml --set optimizer.lr=0.01 --set cluster.nodes=2
+  python launch.py --config finetune.yaml --set optimizer.lr=0.01
   python launch.py --config finetune.yaml --dry-run
   python launch.py status
   python launch.py logs -f finetune
@@ -33,6 +34,10 @@ RUN_HELP = "a run's directory, its name or a unique part of it; the newest run i
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # A dropped connection must undo what is half made, as Ctrl-C does; nohup is respected.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         return _run(arguments)
     except RequestError as error:
@@ -59,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="C", help="recipe: a file, or a name from configs/")
     parser.add_argument(
@@ -71,9 +77,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="where it runs; auto takes Slurm when its controller answers",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the sbatch script and the resolved recipe"
+        "--dry-run",
+        action="store_true",
+        help="print the sbatch script and the resolved recipe, and make nothing",
     )
-    commands = parser.add_subparsers(dest="command", title="commands on runs")
+    commands = parser.add_subparsers(
+        dest="command", title="commands on runs", metavar="COMMAND", prog="launch.py"
+    )
 
     status = _add(commands, "status", "one line a run", "status finetune")
     status.add_argument("runs", metavar="RUN", nargs="*", help="runs to show; all if left out")
@@ -105,6 +115,7 @@ def _add(
         description=f"{what[0].upper()}{what[1:]}.",
         epilog=f"example:\n  python launch.py {example}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     return parser
 
@@ -116,6 +127,8 @@ def _run(arguments: list[str]) -> int:
         if options.config is None:
             parser.error("say what to run: --config finetune.yaml (or --help)")
         return _launch(options, arguments)
+    if options.config or options.set or options.name or options.engine or options.dry_run:
+        parser.error(f"{options.command} is about runs that exist; it takes no recipe")
     if options.command == "status":
         from jobs import status
 

@@ -22,10 +22,12 @@ LEAKS = (
     "SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SALLOC_", "SUBMITIT_",
     "PMI_", "PMIX_", "PMI2_", "OMPI_", "TORCHELASTIC_",
 )  # fmt: skip
-LEAKING_NAMES = {
+GPU_CHOICE = {
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+}  # fmt: skip
+LEAKING_NAMES = GPU_CHOICE | {
     "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+    "MASTER_ADDR", "MASTER_PORT",
 }  # fmt: skip
 # These say how to talk to Slurm, not what to run.
 NEEDED = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
@@ -51,6 +53,11 @@ def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return {name: value for name, value in environment.items() if not is_leak(name)}
 
 
+def gpu_choice() -> dict[str, str]:
+    """The variables that choose among this machine's GPUs: a leak into a job, a wish here."""
+    return {name: os.environ[name] for name in GPU_CHOICE if name in os.environ}
+
+
 def is_installed() -> bool:
     """Whether this machine has Slurm's programs."""
     return shutil.which("squeue") is not None
@@ -63,8 +70,8 @@ def unavailable() -> str | None:
         return f"{missing[0]} is not on PATH"
     try:
         answer = _ask(["scontrol", "ping"], PING_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"Slurm's controller did not answer within {PING_SECONDS:.0f} s"
+    except WorkError as error:
+        return str(error)
     if answer.returncode == 0 and "is UP" in answer.stdout:
         return None
     words = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
@@ -75,8 +82,8 @@ def test_only(script: str) -> str | None:
     """Slurm's words if it would refuse `script`, else None; nothing is queued."""
     try:
         answer = _ask(["sbatch", "--test-only"], QUERY_SECONDS, script)
-    except subprocess.TimeoutExpired:
-        return f"sbatch --test-only did not answer within {QUERY_SECONDS:.0f} s"
+    except WorkError as error:
+        return str(error)
     return None if answer.returncode == 0 else answer.stderr.strip()
 
 
@@ -110,11 +117,20 @@ def recorded_states(job_ids: Iterable[str]) -> dict[str, str]:
     return {job: state.split()[0] for job, state in rows}
 
 
+def is_running(job_id: str) -> bool:
+    """Whether a job runs and nobody has ended it: from then on Slurm calls it COMPLETING."""
+    try:
+        answer = _ask(["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"], QUERY_SECONDS)
+    except WorkError:
+        return False
+    return answer.stdout.strip() == "RUNNING"
+
+
 def requeue(job_id: str) -> str | None:
     """Ask Slurm to start a running job again; returns Slurm's words if it refuses."""
     try:
         answer = _ask(["scontrol", "requeue", job_id], QUERY_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except WorkError as error:
         return str(error)
     return None if answer.returncode == 0 else answer.stderr.strip()
 
@@ -133,13 +149,18 @@ def cancel(job_id: str) -> None:
 def _ask(
     command: list[str], patience: float, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        input=text,
-        stdin=None if text is not None else subprocess.DEVNULL,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=patience,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            command,
+            input=text,
+            stdin=None if text is not None else subprocess.DEVNULL,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=patience,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise WorkError(f"{' '.join(command[:2])} did not answer within {patience:.0f} s") from None
+    except OSError as error:
+        raise WorkError(f"{command[0]}: {error.strerror}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from jobs.rundir import RunDirectory, write_json
 
 LAST_LINES = 20
+CONFIGURATION_ERROR = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Failure:
         """The failure for a person: what happened where, then the end of the rank's log."""
         head = f"rank {self.rank} on {self.node} failed first: {describe_exit(self.exit_code)}"
         return "\n".join([head, *(f"  | {line}" for line in self.last_lines)])
+
+    def summarize(self) -> str:
+        """How the rank ended, in a few words."""
+        if self.exit_code == CONFIGURATION_ERROR:
+            return self.last_words().splitlines()[0]
+        return describe_exit(self.exit_code)
 
     def last_words(self) -> str:
         """What the worker said was wrong: its log from the last line that begins with `error:`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -12,39 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import FrameType
 
 from configs.schema import Recipe
-from jobs import failure, ledger, metrics, text
+from jobs import attachment, controller, failure, ledger, metrics, text
 from jobs.errors import RequestError, WorkError
 from jobs.guard import PEER_SECONDS, SAVE_SECONDS
 from jobs.layout import Layout
 from jobs.progress import Display
-from jobs.rundir import RunDirectory, write_json
-from jobs.task import CONFIGURATION_ERROR
+from jobs.rundir import RunDirectory
 
 POLL_SECONDS = 0.2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Task = subprocess.Popen[bytes]
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """The process that a local run is attached to; while it lives, the run does."""
-
-    host: str
-    pid: int
-    started: str
-    """When the process began, in the kernel's ticks: a process id alone is used again."""
-    start_key: str
-
-    def is_alive(self) -> bool | None:
-        """Whether it runs; None if that cannot be told from this machine."""
-        if self.host != socket.gethostname():
-            return None
-        return _start_of(self.pid) == self.started
 
 
 class _Interrupt:
@@ -58,12 +38,15 @@ class _Interrupt:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = [signal.signal(number, self._remember) for number in numbers]
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        for number, handler in before.items():
+            # Under nohup the end of the terminal is not a wish to stop.
+            if handler != signal.SIG_IGN:
+                signal.signal(number, self._remember)
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
 
 
@@ -80,7 +63,7 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     interrupt = _Interrupt()
     started = time.monotonic()
     start_key = f"local-{os.getpid()}-{secrets.token_hex(4)}"
-    _write_launcher(run, start_key)
+    attachment.attach(run, start_key)
     with interrupt.watch(), _tasks(run, recipe, plan, start_key) as tasks:
         code = _attend(run, recipe, tasks, interrupt)
     seconds = time.monotonic() - started
@@ -93,18 +76,10 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     return 0
 
 
-def read_launcher(run: RunDirectory) -> Launcher | None:
-    """The process that a local run is or was attached to; None for other runs."""
-    try:
-        return Launcher(**json.loads(_launcher_file(run).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-
-
 @contextlib.contextmanager
 def _tasks(run: RunDirectory, recipe: Recipe, plan: Layout, start_key: str) -> Iterator[list[Task]]:
     """One task process a rank; whatever happens, none of them or of theirs is left."""
-    environment = dict(os.environ) | {"PYTHONPATH": str(run.code)} | recipe.cluster.env
+    environment = controller.clean_environment() | controller.gpu_choice() | recipe.cluster.env
     tasks: list[Task] = []
     # Nobody writes to this pipe. Its only writing end is here, so the tasks see it close when this
     # process ends in any way, SIGKILL included, and stop their workers.
@@ -126,11 +101,12 @@ def _tasks(run: RunDirectory, recipe: Recipe, plan: Layout, start_key: str) -> I
                 tasks.append(task)
         yield tasks
     finally:
-        os.close(reading)
         for task in tasks:
-            with contextlib.suppress(ProcessLookupError):
+            # Only while the task is not waited for is its id certainly still its own.
+            if task.poll() is None:
                 os.killpg(task.pid, signal.SIGKILL)
-            task.wait()
+                task.wait()
+        os.close(reading)
         os.close(writing)
 
 
@@ -182,7 +158,7 @@ def _raise_failure(run: RunDirectory, code: int) -> None:
     print(f"the run's story: {story}", file=sys.stderr)
     if first is None:
         raise WorkError(f"the run ended with {failure.describe_exit(code)}")
-    if first.exit_code == CONFIGURATION_ERROR:
+    if first.exit_code == failure.CONFIGURATION_ERROR:
         raise RequestError(*first.last_words().splitlines())
     raise WorkError(first.describe())
 
@@ -199,22 +175,3 @@ def _report(run: RunDirectory, seconds: float) -> None:
         f"run directory: {text.path_from_here(run.path)}"
     )
     print(text.next_commands(run, ("tensorboard", "status", "logs")))
-
-
-def _write_launcher(run: RunDirectory, start_key: str) -> None:
-    pid = os.getpid()
-    launcher = Launcher(socket.gethostname(), pid, _start_of(pid), start_key)
-    write_json(_launcher_file(run), asdict(launcher))
-
-
-def _launcher_file(run: RunDirectory) -> Path:
-    return run.engine_files / "launcher.json"
-
-
-def _start_of(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    # The second field is the program's name in parentheses and may hold spaces itself.
-    return stat.rpartition(")")[2].split()[19]

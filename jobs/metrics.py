@@ -23,27 +23,25 @@ class Progress:
 
 
 def read(run: RunDirectory) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a line that is still being written is left out."""
-    try:
-        text = run.metrics.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    complete, _, _ = text.rpartition("\n")
-    return [json.loads(line) for line in complete.splitlines()]
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in _lines(run)]
 
 
 def progress(run: RunDirectory) -> Progress:
     """Where the run stands by its metrics."""
-    lines = read(run)
-    training = [line for line in lines if line["mode"] == "train"]
-    scores = [line["accuracy_top-1"] for line in lines if line["mode"] == "val"]
-    newest = training[-1] if training else {}
+    lines = _lines(run)
+    if not lines:
+        return Progress()
+    newest = json.loads(lines[-1])
+    # A long run has thousands of training lines and few others: only what is needed is parsed.
+    training = next((json.loads(line) for line in reversed(lines) if '"train"' in line), {})
+    scores = [json.loads(line)["accuracy_top-1"] for line in lines if '"val"' in line]
     return Progress(
-        epoch=max((line["epoch"] for line in lines), default=None),
-        step=max((line["step"] for line in lines), default=None),
-        steps=newest.get("steps"),
-        loss=newest.get("loss"),
-        images_per_second=newest.get("images_per_second"),
+        epoch=newest["epoch"],
+        step=newest["step"],
+        steps=training.get("steps"),
+        loss=training.get("loss"),
+        images_per_second=training.get("images_per_second"),
         last_score=scores[-1] if scores else None,
         best_score=max(scores, default=None),
     )
@@ -56,3 +54,12 @@ def results(run: RunDirectory) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return content
+
+
+def _lines(run: RunDirectory) -> list[str]:
+    """The complete lines of metrics.jsonl; one that is still being written is left out."""
+    try:
+        text = run.metrics.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return text.rpartition("\n")[0].splitlines()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
+import os
 import platform
+import pwd
 import shlex
 import socket
 from collections.abc import Sequence
@@ -37,8 +38,16 @@ def collect(recipe: Recipe, code_sha256: str, command: Sequence[str]) -> dict[st
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in PACKAGES},
         "host": socket.gethostname(),
-        "user": getpass.getuser(),
+        "user": user_name(),
     }
+
+
+def user_name() -> str:
+    """Who does this; a container may have no name for its user."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def file_sha256(path: Path) -> str | None:

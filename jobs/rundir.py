@@ -20,7 +20,7 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class RunDirectory:
     """The paths inside one run directory; the directory itself may not exist yet."""
 

@@ -178,9 +178,12 @@ def _without_leaks() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    # Ctrl-C while sbatch talks to the controller would leave it unknown whether a job was queued.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ended while sbatch talks to the controller, we would not know whether a job was queued, and
+    # would remove the run directory of one that was.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs import controller, failure, ledger, local, metrics, rundir
+from jobs import attachment, controller, failure, ledger, metrics, rundir
 from jobs.controller import Job
 from jobs.errors import WorkError
 from jobs.metrics import Progress
@@ -70,7 +70,7 @@ def collect(runs: list[RunDirectory]) -> list[Status]:
         print(f"Slurm does not answer, so states may be old: {error}", file=sys.stderr)
         live = {}
     unknown = {run: newest_job_id(run) for run in runs if not live.get(run)}
-    ask = [job for run, job in unknown.items() if job and metrics.results(run) is None]
+    ask = [job for run, job in unknown.items() if job and not _is_told(run)]
     recorded = controller.recorded_states(ask)
     return [_status(run, live.get(run, []), recorded.get(unknown.get(run) or "")) for run in runs]
 
@@ -93,6 +93,14 @@ def live_jobs(runs: list[RunDirectory]) -> dict[RunDirectory, list[Job]]:
         if job.work_dir in by_folder and job.state in QUEUED | RUNNING | ENDING:
             jobs.setdefault(by_folder[job.work_dir], []).append(job)
     return jobs
+
+
+def _is_told(run: RunDirectory) -> bool:
+    """Whether the run directory itself says how the run ended."""
+    attempts = ledger.read(run)
+    return metrics.results(run) is not None or bool(
+        attempts and attempts[-1].reason in ("cancelled", "crash", "configuration error")
+    )
 
 
 def newest_job_id(run: RunDirectory) -> str | None:
@@ -127,7 +135,7 @@ def _read_status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> St
 
 def _ended(run: RunDirectory, recorded: str | None) -> tuple[State, str]:
     """The state of a run that Slurm does not have (any more), or never had."""
-    launcher = local.read_launcher(run)
+    launcher = attachment.read(run)
     attempts = ledger.read(run)
     last = attempts[-1] if attempts else None
     first = failure.read(run, last.attempt) if last else None
@@ -138,8 +146,7 @@ def _ended(run: RunDirectory, recorded: str | None) -> tuple[State, str]:
     elif launcher and launcher.is_alive() is not False:
         state, note = "running", f"process {launcher.pid} on {launcher.host}"
     elif first:
-        how = failure.describe_exit(first.exit_code)
-        state, note = "failed", f"rank {first.rank} on {first.node}: {how}"
+        state, note = "failed", f"rank {first.rank} on {first.node}: {first.summarize()}"
     elif (last and last.reason == "cancelled") or recorded == "CANCELLED":
         state, note = "cancelled", ""
     elif recorded in ENDED_BADLY:

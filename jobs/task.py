@@ -27,7 +27,6 @@ from jobs.rundir import RunDirectory
 from jobs.stop import StopRequest
 
 STOPPED = 75
-CONFIGURATION_ERROR = 2
 LAST_SAVE_SECONDS = 300.0
 
 
@@ -86,7 +85,9 @@ def worker_environment(
         "MASTER_ADDR": meeting.address,
         "MASTER_PORT": meeting.port,
     }
-    worker = environment | {"PYTHONPATH": os.pathsep.join(path), "PYTHONFAULTHANDLER": "1"}
+    # A shell inside torchrun would make the worker look for that torchrun's store.
+    worker = {k: v for k, v in environment.items() if not k.startswith("TORCHELASTIC_")}
+    worker |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONFAULTHANDLER": "1"}
     worker |= {name: str(value) for name, value in torchrun.items()}
     cores = len(os.sched_getaffinity(0))
     if "SLURM_CPUS_PER_TASK" in environment and cores < (os.cpu_count() or 1):
@@ -138,9 +139,9 @@ def _conclude(
     if code != 0 and not stopped:
         _report_failure(run, here, attempt, code)
     if here.rank == 0:
-        if stopped and stopped_by == signal.SIGUSR2 and here.job_id:
-            _requeue(run, here, here.job_id)
         first = failure.read(run, attempt)
+        if stopped and first is None and here.job_id:
+            _start_again(run, here, here.job_id)
         reason = _reason(run, here, first, stopped)
         ledger.close_attempt(run, attempt, reason, first.exit_code if first else code)
     elif stopped:
@@ -169,20 +170,27 @@ def _reason(
     if run.cancelled(here.job).exists():
         return "cancelled"
     if first:
-        return "configuration error" if first.exit_code == CONFIGURATION_ERROR else "crash"
+        return "configuration error" if first.exit_code == failure.CONFIGURATION_ERROR else "crash"
     return "stopped" if stopped else "finished"
 
 
-def _requeue(run: RunDirectory, here: Place, job_id: str) -> None:
+def _start_again(run: RunDirectory, here: Place, job_id: str) -> None:
+    """Requeue a job that Slurm asked to stop: its time is nearly up, or others need its nodes.
+
+    A job that was preempted is told with TERM, as one that was cancelled is; but only that one is
+    not RUNNING any more.
+    """
     if run.cancelled(job_id).exists():
-        _say(run, here, f"job {job_id} was cancelled and is not started again")
-        return
-    problem = controller.requeue(job_id)
-    if problem:
-        remedy = f"go on by hand: sbatch {run.script}"
-        _say(run, here, f"job {job_id} could not be requeued: {problem}; {remedy}")
+        problem: str | None = "it was cancelled"
+    elif not controller.is_running(job_id):
+        problem = "Slurm has ended it"
     else:
+        problem = controller.requeue(job_id)
+    if problem is None:
         _say(run, here, f"job {job_id} was asked to stop, has saved, and is requeued")
+    else:
+        words = f"job {job_id} was asked to stop, has saved, and is not requeued: {problem}"
+        _say(run, here, f"{words}; to go on by hand: sbatch {run.script}")
 
 
 def _say(run: RunDirectory, here: Place, text: str) -> None:

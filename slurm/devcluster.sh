@@ -30,22 +30,17 @@ usage: slurm/devcluster.sh COMMAND
   env       print shell commands that point Slurm's clients at the cluster:
               eval "\$(slurm/devcluster.sh env)"
 
-${#NODES[@]} nodes with $CPUS CPUs and $GPUS GPUs each. Partitions: gpu (default), and low, whose jobs are warned
-and, at least 20 s later, requeued when a job in gpu needs their place. Account: research.
+${#NODES[@]} nodes with $CPUS CPUs and $GPUS GPUs each. Partitions: gpu (default), and low,
+whose jobs are requeued, 20 s or more after a warning, when a job in gpu needs their place.
+Account: research.
 Everything is in \$DEVCLUSTER_STATE (default /var/lib/slurm-devcluster).
 up and down need root. Exit codes: 0 done, 1 failed, 2 wrong request.
 EOF
 }
 
 say() { echo "devcluster: $*" >&2; }
-die() {
-    say "$@"
-    exit 1
-}
-wrong_request() {
-    say "$*; see --help"
-    exit 2
-}
+die() { say "$@" && exit 1; }
+wrong_request() { say "$*; see --help" && exit 2; }
 
 # --- Daemons -----------------------------------------------------------------------------------
 # Each runs in its foreground mode, in a session of its own, and is known by a name:
@@ -82,25 +77,10 @@ start() { # NAME COMMAND...: does nothing if it runs
     if pid_of "$name" >/dev/null; then return; fi
     "${CLEAN[@]}" setsid "$@" </dev/null >>"$STATE/log/$name.out" 2>&1 {LOCK}>&- &
     pid=$!
+    disown "$pid" # or bash would comment on its end
     # The process is bash, then env, then setsid, before it is the daemon.
     until id=$(identity "$pid") && [[ -z $id || $id == "$pid $1 "* ]]; do sleep 0.01; done
     echo "$id" >"$STATE/run/$name.id"
-}
-
-stop() { # NAME...: with little patience, as what they would save is deleted next
-    local signal name pid tries
-    for signal in TERM KILL; do
-        for name in "$@"; do
-            if pid=$(pid_of "$name"); then kill -"$signal" "$pid" || true; fi
-        done
-        for ((tries = 0; tries < 20; tries++)); do
-            for name in "$@"; do
-                if pid_of "$name" >/dev/null; then sleep 0.1 && continue 2; fi
-            done
-            return
-        done
-    done
-    say "could not stop $*"
 }
 
 give_up() { # NAME WHAT
@@ -142,9 +122,8 @@ free_base_port() { # the first of as many ports in a row as there are daemons th
 }
 
 configure() { # comes to the same result each time, so that `up` can also repair
-    local host major minor gpu nodes="node[1-${#NODES[@]}]"
-    host=$(uname -n)
-    host=${host%%.*}
+    local host major minor cgroups gpu nodes="node[1-${#NODES[@]}]"
+    host=$(uname -n | cut -d. -f1)
     mkdir -p "$STATE"/{etc,run,log,gpu,munge,db,slurmctld} "${NODES[@]/#/$STATE/}"
     if [[ ! -s $STATE/munge/key ]]; then
         (umask 077 && head -c 128 /dev/urandom >"$STATE/munge/key")
@@ -203,11 +182,8 @@ EOF
     # slurmd loads a cgroup plugin even if nothing uses it. Before 23.02 "disabled" is unknown, and
     # v1 is the plugin that asks nothing of the machine.
     IFS=' .' read -r _ major minor _ < <(slurmd -V)
-    if ((10#$major$minor >= 2302)); then
-        echo CgroupPlugin=disabled >"$STATE/etc/cgroup.conf"
-    else
-        echo CgroupPlugin=cgroup/v1 >"$STATE/etc/cgroup.conf"
-    fi
+    if ((10#$major$minor < 2302)); then cgroups=cgroup/v1; else cgroups=disabled; fi
+    echo "CgroupPlugin=$cgroups" >"$STATE/etc/cgroup.conf"
     if [[ $ACCOUNTING == on ]]; then configure_accounting; fi
 }
 
@@ -258,11 +234,13 @@ start_daemons() { # each one when those that it needs are ready
         start slurmdbd slurmdbd -D
         await slurmdbd client sacctmgr -n list cluster
         if ! has_account; then # before slurmctld, which wants to find its cluster
-            client sacctmgr -iQ add cluster devcluster || true # fails if it is there
-            client sacctmgr -iQ add account research || true
-            client sacctmgr -iQ add user root account=research || true
+            {
+                client sacctmgr -iQ add cluster devcluster || true # fails if it is there
+                client sacctmgr -iQ add account research || true
+                client sacctmgr -iQ add user root account=research || true
+            } >>"$STATE/log/slurmdbd.out" 2>&1
             has_account || give_up slurmdbd "did not take account research"
-        fi >>"$STATE/log/slurmdbd.out" 2>&1
+        fi
     fi
 
     start slurmctld slurmctld -D
@@ -278,14 +256,15 @@ end_jobs() { # by way of Slurm, so that srun and salloc hear of it and jobs have
     local jobs tries
     for ((tries = 0; tries < 50; tries++)); do
         mapfile -t jobs < <(client squeue -h -o %A)
-        if ((${#jobs[@]} == 0)); then return; fi
+        if ((${#jobs[@]} == 0)); then break; fi
         if ((tries == 0)); then client scancel "${jobs[@]}" || true; fi
         sleep 0.1
     done
 } 2>/dev/null
 
-job_processes() { # pids of what this cluster's jobs have left running
+job_processes() ( # pids of what this cluster's jobs have left running
     local pid
+    set +e # processes come and go meanwhile
     # Slurm sets both variables in every task; children inherit them.
     grep -lszxF "SLURM_CONF=$CONF" /proc/[0-9]*/environ |
         xargs -r grep -lsz '^SLURMD_NODENAME=' | cut -d/ -f3
@@ -293,21 +272,19 @@ job_processes() { # pids of what this cluster's jobs have left running
     grep -lsx slurmstepd /proc/[0-9]*/comm | cut -d/ -f3 | while read -r pid; do
         find "/proc/$pid/fd" -lname "$STATE/log/*" -printf "$pid\n" -quit
     done
-} 2>/dev/null
+) 2>/dev/null
 
 remove_cluster() {
-    local pids tries
+    local name pids tries
     if pid_of slurmctld >/dev/null; then end_jobs; fi
-    stop "${NODES[@]}"
-    stop slurmctld
-    stop slurmdbd
-    stop mariadb munged
-    for ((tries = 0; tries < 50; tries++)); do
-        mapfile -t pids < <(job_processes)
+    # KILL at once: all that the daemons would save is deleted next.
+    for ((tries = 0; tries < 100; tries++)); do
+        mapfile -t pids < <(for name in $(daemons); do pid_of "$name" || true; done; job_processes)
         if ((${#pids[@]} == 0)); then break; fi
         kill -KILL "${pids[@]}" 2>/dev/null || true
         sleep 0.1
     done
+    ((${#pids[@]} == 0)) || say "could not end: ${pids[*]}"
     rm -rf "$STATE"
 }
 
@@ -360,7 +337,7 @@ up() { # ACCOUNTING INSTALL
     fi
 
     if load; then
-        [[ $ACCOUNTING == "$1" ]] || die "is set up with accounting $ACCOUNTING; to change it, first: $SELF down"
+        [[ $ACCOUNTING == "$1" ]] || die "has accounting $ACCOUNTING; first: $SELF down"
         for name in $(daemons); do pid_of "$name" >/dev/null || dead+=("$name"); done
         if ((${#dead[@]} == 0)); then
             say "is up already"
@@ -377,6 +354,8 @@ up() { # ACCOUNTING INSTALL
         mkdir -p "$STATE"
         chmod 755 "$STATE"
         echo "$BASE_PORT $ACCOUNTING" >"$ABOUT"
+        setpriv --reuid=nobody --clear-groups test -x "$STATE" ||
+            die "needs parents of $STATE that any user may enter (chmod o+x)"
     fi
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -391,12 +370,9 @@ up() { # ACCOUNTING INSTALL
 
 down() {
     enter
-    if load; then
-        remove_cluster
-        say "is down"
-    else
-        say "is not up"
-    fi
+    load || { say "is not up" && return; }
+    remove_cluster
+    say "is down"
 }
 
 status() {
@@ -441,7 +417,7 @@ main() {
     down) down ;;
     status) status ;;
     env) environment ;;
-    *) wrong_request "what to do?" ;;
+    *) wrong_request "needs a command" ;;
     esac
 }
 

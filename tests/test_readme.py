@@ -35,7 +35,9 @@ def test_readme_has_commands() -> None:
 @pytest.mark.parametrize("text", QUOTED)
 def test_every_path_exists(text: str) -> None:
     """Whatever is written like a path of the project is one."""
-    looks_like_a_path = text.startswith(FOLDERS) or re.fullmatch(r"[\w.-]+\.(py|md|toml|lock)", text)
+    looks_like_a_path = text.startswith(FOLDERS) or re.fullmatch(
+        r"[\w.-]+\.(py|md|toml|lock)", text
+    )
     if looks_like_a_path and not text.startswith(MADE) and " " not in text:
         assert (PROJECT / text).exists()
 

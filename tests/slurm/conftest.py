@@ -47,7 +47,7 @@ def cluster_environment() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def workplace(tmp_path: Path, cluster_environment: dict[str, str]) -> Iterator[Workplace]:
     """A fresh project with a stub worker; whatever it queued is ended with the test."""
-    workplace = make_workplace(tmp_path / "project", cluster_environment)
+    workplace = make_workplace(tmp_path / "my project", cluster_environment)
     yield workplace
     jobs = [job for run in workplace.runs if (job := newest_job_id(run))]
     if jobs:

@@ -178,6 +178,39 @@ def test_cancel_saves_and_does_not_requeue(workplace: Workplace) -> None:
     assert workplace.launch("cancel", run.label).returncode == 2
 
 
+def test_a_plain_scancel_saves_and_does_not_requeue(workplace: Workplace) -> None:
+    run, job = submit(workplace, *LONG)
+    await_step(run, 1)
+
+    slurm(workplace, "scancel", job)
+
+    assert await_end(workplace, job).startswith("CANCELLED")
+    assert (await_ledger_end(run, 1))["exit_code"] == 75
+    assert (run.path / "checkpoints" / "step").exists()
+    assert "is not requeued: Slurm has ended it" in run.launcher_log.read_text()
+
+
+def test_a_preempted_job_saves_and_goes_on_when_the_nodes_are_free(workplace: Workplace) -> None:
+    run, job = submit(workplace, *LONG, "--set", "cluster.partition=low")
+    await_step(run, 1)
+    [line] = ledger_lines(run)
+    urgent = ("sbatch", "--parsable", "--partition=gpu", "--exclusive", "--output=/dev/null")
+    nodes = f"--nodelist={','.join(line['nodes'])}"
+
+    other = slurm(workplace, *urgent, nodes, "--nodes=2", "--time=2", "--wrap=sleep 3").strip()
+
+    try:
+        first = await_ledger_end(run, 1)
+        assert (first["reason"], first["exit_code"]) == ("stopped", 75)
+        assert await_end(workplace, other) == "COMPLETED"
+        start_requeued(workplace, job)
+        await_step(run, 2)
+    finally:
+        slurm(workplace, "scancel", other)
+    workplace.launch("cancel", run.label)
+    assert await_ledger_end(run, 2)["first_step"] == first["last_step"] + 1
+
+
 def test_a_waiting_run_says_why_and_can_be_cancelled(workplace: Workplace) -> None:
     run, job = submit(workplace, "--set", "cluster.sbatch.begin=now+1hour")
 

@@ -17,7 +17,7 @@ from tests.slurm.cluster import await_end, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.real]
 
-STEPS = 120
+STEPS = 80
 SETTINGS = {
     "cluster.nodes": 2,
     "cluster.gpus_per_node": 2,

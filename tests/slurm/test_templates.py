@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,30 +42,43 @@ def edit(template: Path, overrides: list[str], run: Path) -> str:
     return head + mark + rest
 
 
-def sbatch(workplace: Workplace, text: str, log: Path, folder: Path, **variables: str) -> str:
-    # From a shell with the remains of another training session.
-    leaks = {"RANK": "9", "MASTER_ADDR": "elsewhere", "LOCAL_RANK": "9"}
-    answer = subprocess.run(
-        ["sbatch", "--parsable", f"--output={log}"],
-        input=text,
-        cwd=folder,
-        env=dict(workplace.environment) | leaks | variables,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return answer.stdout.strip()
+Sbatch = Callable[..., str]
+
+
+@pytest.fixture
+def sbatch(workplace: Workplace) -> Iterator[Sbatch]:
+    """A function that queues a script and returns the job id; the jobs end with the test."""
+    jobs = []
+
+    def queue(text: str, log: Path, folder: Path, **variables: str) -> str:
+        # From a shell with the remains of another training session.
+        leaks = {"RANK": "9", "MASTER_ADDR": "elsewhere", "LOCAL_RANK": "9"}
+        answer = subprocess.run(
+            ["sbatch", "--parsable", f"--output={log}"],
+            input=text,
+            cwd=folder,
+            env=dict(workplace.environment) | leaks | variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        jobs.append(answer.stdout.strip())
+        return jobs[-1]
+
+    yield queue
+    if jobs:
+        slurm(workplace, "scancel", *jobs)
 
 
 @pytest.mark.parametrize("name", ["finetune", "torchrun"])
 def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
-    workplace: Workplace, digits_root: Path, tmp_path: Path, name: str
+    workplace: Workplace, sbatch: Sbatch, digits_root: Path, tmp_path: Path, name: str
 ) -> None:
     run = tmp_path / "run"
     overrides = [*SETTINGS, "data.source=archive", f"data.root={digits_root}"]
     text = edit(PROJECT / "slurm" / f"{name}.sbatch", overrides, run)
 
-    job = sbatch(workplace, text, tmp_path / "log", PROJECT)
+    job = sbatch(text, tmp_path / "log", PROJECT)
 
     assert await_end(workplace, job) == "COMPLETED", (tmp_path / "log").read_text()
     results = json.loads((run / "results.json").read_text())
@@ -80,13 +94,13 @@ def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
     ],
 )
 def test_a_template_warned_of_its_limit_saves_and_goes_on_with_its_configuration(
-    workplace: Workplace, tmp_path: Path, name: str, warn: list[str]
+    workplace: Workplace, sbatch: Sbatch, tmp_path: Path, name: str, warn: list[str]
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     text = edit(PROJECT / "slurm" / f"{name}.sbatch", ["run.seed=3"], run.path)
     text = text.replace("RECIPE=quickstart.yaml", "RECIPE=stub.yaml")
     log = tmp_path / "log"
-    job = sbatch(workplace, text, log, workplace.project, STUB_STEPS="3000")
+    job = sbatch(text, log, workplace.project, STUB_STEPS="3000")
     await_step(run, 1)
     config = run.config.read_text()
     (workplace.project / "configs" / "stub.yaml").write_text("run: {seed: 4}\n")

@@ -1,0 +1,56 @@
+"""Which process a local run is attached to: while that lives, the run does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jobs.rundir import RunDirectory, write_json
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The process that started a local run and shows its progress."""
+
+    host: str
+    pid: int
+    started: str
+    """When the process began, in the kernel's ticks: a process id alone is used again."""
+    start_key: str
+
+    def is_alive(self) -> bool | None:
+        """Whether it runs; None if that cannot be told from this machine."""
+        if self.host != socket.gethostname():
+            return None
+        return _start_of(self.pid) == self.started
+
+
+def attach(run: RunDirectory, start_key: str) -> None:
+    """Record that this process carries `run`."""
+    pid = os.getpid()
+    launcher = Launcher(socket.gethostname(), pid, _start_of(pid), start_key)
+    write_json(_file(run), asdict(launcher))
+
+
+def read(run: RunDirectory) -> Launcher | None:
+    """The process that a local run is or was attached to; None for other runs."""
+    try:
+        return Launcher(**json.loads(_file(run).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _file(run: RunDirectory) -> Path:
+    return run.engine_files / "launcher.json"
+
+
+def _start_of(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    # The second field is the program's name in parentheses and may hold spaces itself.
+    return stat.rpartition(")")[2].split()[19]

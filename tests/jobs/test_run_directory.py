@@ -1,0 +1,186 @@
+"""The run directory: never half made, found by name, with the code and the origin of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs import failure, ledger, rundir
+from jobs.errors import RequestError
+from jobs.failure import Failure
+from jobs.place import Place
+from jobs.rundir import RunDirectory
+from tests.jobs.workplace import Workplace
+
+PLACE = Place(0, 0, 1, 1, "12", 0, "node1", ("node1", "node2"), "12.0")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three runs: two of the name `first`, one of `second`."""
+    for label in (
+        "first/20260101-000000-aaaa",
+        "first/20260103-000000-bbbb",
+        "second/20260102-000000-cccc",
+    ):
+        folder = tmp_path / label
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "first/20260103-000000-bbbb"),
+        ("first", "first/20260103-000000-bbbb"),
+        ("logs/second", "second/20260102-000000-cccc"),
+        ("aaaa", "first/20260101-000000-aaaa"),
+        ("second/20260102-000000-cccc", "second/20260102-000000-cccc"),
+    ],
+)
+def test_a_run_is_found_by_name_part_or_as_the_newest(
+    root: Path, text: str | None, expected: str
+) -> None:
+    assert rundir.find_one(text, root).label == expected
+
+
+def test_a_run_is_found_as_a_directory_wherever_it_is(root: Path, tmp_path: Path) -> None:
+    folder = root / "first/20260101-000000-aaaa"
+
+    assert rundir.find_one(str(folder), tmp_path / "elsewhere") == RunDirectory(folder)
+
+
+@pytest.mark.parametrize(("text", "words"), [("2026", "part of 3 runs"), ("third", "'third'")])
+def test_a_name_that_fits_no_run_or_several_is_refused(root: Path, text: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        rundir.find_one(text, root)
+
+
+def test_a_run_that_fails_while_being_made_leaves_nothing(tmp_path: Path) -> None:
+    run = rundir.reserve(tmp_path / "new" / "logs", "name")
+
+    def fail(draft: RunDirectory) -> None:
+        (draft.path / "file").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), rundir.create(run, fail):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_to_start_leaves_nothing(tmp_path: Path) -> None:
+    run = rundir.reserve(tmp_path / "new" / "logs", "name")
+
+    def start() -> None:
+        with rundir.create(run, lambda draft: (draft.path / "file").touch()):
+            assert (run.path / "file").exists()
+            raise RequestError("sbatch says no")
+
+    with pytest.raises(RequestError, match="sbatch says no"):
+        start()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ledger_has_one_line_an_attempt_and_closes_a_lost_one(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.write_text(
+        '{"mode": "train", "step": 10, "attempt": 1}\n'
+        '{"mode": "train", "step": 20, "attempt": 1}\n'
+        '{"mode": "train", "step": 30, "attempt": 2}\n'
+        '{"mode": "train", "st'
+    )
+
+    ledger.open_attempt(run, PLACE)
+    ledger.open_attempt(run, PLACE)
+    ledger.close_attempt(run, 2, "finished", 0)
+
+    assert [
+        (line.attempt, line.reason, line.exit_code, line.first_step, line.last_step)
+        for line in ledger.read(run)
+    ] == [(1, "lost", None, 10, 20), (2, "finished", 0, 30, 30)]
+    assert [line.nodes for line in ledger.read(run)] == [["node1", "node2"]] * 2
+
+
+def test_only_the_first_failure_of_an_attempt_counts(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.attempt(1).mkdir()
+    first, second = Failure(3, "node2", 1, ["why"]), Failure(0, "node1", -9, [])
+
+    assert [failure.claim(run, 1, each) for each in (first, second)] == [True, False]
+    assert failure.read(run, 1) == first
+    assert [path.name for path in run.attempt(1).iterdir()] == ["failure.json"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_the_snapshot_has_uncommitted_edits_and_new_files_but_no_ignored_ones(
+    workplace: Workplace,
+) -> None:
+    project = workplace.project
+    (project / ".gitignore").write_text("*.secret\n__pycache__/\nlogs/\n")
+    (project / "train" / "gone.py").touch()
+    git(project, "init", "--quiet")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "first")
+    (project / "train" / "gone.py").unlink()
+    (project / "train" / "new.py").write_text("NEW = 1\n")
+    (project / "train" / "my.secret").touch()
+    with (project / "configs" / "stub.yaml").open("a") as recipe:
+        recipe.write("# edited\n")
+
+    assert workplace.launch("--config", "stub.yaml").returncode == 0
+
+    [run] = workplace.runs
+    names = {str(path.relative_to(run.code)) for path in run.code.rglob("*") if path.is_file()}
+    names = {name for name in names if "__pycache__" not in name}
+    assert {"launch.py", "train/new.py", "jobs/task.py", "configs/stub.yaml"} <= names
+    assert {"train/gone.py", "train/my.secret", ".gitignore"} & names == set()
+    assert (run.code / "configs" / "stub.yaml").read_text().endswith("# edited\n")
+    assert (run.code / "train" / "new.py").stat().st_mode & 0o222 == 0
+    provenance = json.loads(run.provenance.read_text())
+    assert provenance["commit"] == git(project, "rev-parse", "HEAD")
+    assert provenance["diff_sha256"]
+
+
+def test_provenance_names_inputs_and_versions_but_not_the_environment(
+    workplace: Workplace,
+) -> None:
+    weights = workplace.project / "weights.pth"
+    weights.write_bytes(b"weights")
+
+    workplace.launch(
+        "--config", "stub.yaml", "--set", f"model.weights={weights}", MY_SETTING="hunter2"
+    )
+
+    [run] = workplace.runs
+    text = run.provenance.read_text()
+    provenance = json.loads(text)
+    assert provenance["archive_sha256"] == hashlib.sha256(b"an archive").hexdigest()
+    assert provenance["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert (provenance["commit"], provenance["diff_sha256"]) == (None, None)
+    assert provenance["versions"]["submitit"]
+    assert "launch.py --config stub.yaml" in provenance["command"]
+    assert "hunter2" not in text
+
+
+def test_the_code_hash_follows_the_content(workplace: Workplace) -> None:
+    workplace.launch("--config", "stub.yaml")
+    workplace.launch("--config", "stub.yaml")
+    (workplace.project / "train" / "new.py").touch()
+    workplace.launch("--config", "stub.yaml")
+
+    hashes = [json.loads(run.provenance.read_text())["code_sha256"] for run in workplace.runs]
+    assert len(set(hashes)) == 2

@@ -1,0 +1,75 @@
+"""What a task gives its worker, and how it reads its own place from Slurm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs import place
+from jobs.place import Place
+from jobs.rendezvous import Meeting
+from jobs.rundir import RunDirectory
+from jobs.task import worker_environment
+
+RUN = RunDirectory(Path("/runs/name/stamp"))
+HERE = Place(5, 1, 8, 4, "12", 0, "node2", ("node1", "node2"), "12.0")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return worker_environment(variables, RUN, HERE, Meeting("10.0.0.1", 23456, 1))
+
+
+def test_the_worker_gets_torchruns_variables_whatever_was_there_before() -> None:
+    given = environment(RANK="0", MASTER_ADDR="old", TORCHELASTIC_USE_AGENT_STORE="True", A="b")
+
+    assert given == {
+        "A": "b",
+        "RANK": "5",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "8",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "23456",
+        "PYTHONPATH": "/runs/name/stamp/code",
+        "PYTHONFAULTHANDLER": "1",
+    }
+
+
+def test_the_snapshot_comes_before_the_users_own_python_path() -> None:
+    assert environment(PYTHONPATH="/mine")["PYTHONPATH"] == "/runs/name/stamp/code:/mine"
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(True, "1"), (False, None)])
+def test_threads_are_set_only_where_slurm_has_bound_the_task_to_its_cores(
+    monkeypatch: pytest.MonkeyPatch, bound: bool, expected: str | None
+) -> None:
+    cores = {0} if bound else set(range(os.cpu_count() or 1))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: max(2, len(cores)) if bound else len(cores))
+
+    assert environment(SLURM_CPUS_PER_TASK="4").get("OMP_NUM_THREADS") == expected
+
+
+def test_the_place_comes_from_the_step_for_uneven_layouts_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slurm = {
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "12",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NODEID": "1",
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_TASKS_PER_NODE": "3,1",
+        "SLURM_RESTART_COUNT": "2",
+        "SLURMD_NODENAME": "node2",
+    }
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+
+    assert place.from_slurm(os.environ) == Place(
+        3, 0, 4, 1, "12", 2, "node2", ("node1", "node2"), "12.2"
+    )

@@ -1,0 +1,27 @@
+"""The quickstart as `make quickstart` runs it, to its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import PROJECT
+
+
+def test_quickstart_learns_the_digits_and_says_what_comes_next(tmp_path: Path) -> None:
+    command = [sys.executable, "launch.py", "--config", "quickstart.yaml"]
+    command += ["--set", f"run.root={tmp_path / 'logs'}", "--set", f"data.root={tmp_path / 'data'}"]
+    done = subprocess.run(
+        command, cwd=PROJECT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    [run] = (tmp_path / "logs" / "quickstart").iterdir()
+    results = json.loads((run / "results.json").read_text())
+    assert results["accuracy_top-1"] > 90
+    assert results["world_size"] >= 1
+    assert f"top-1 {results['accuracy_top-1']:.2f} %" in done.stdout
+    assert str(run) in done.stdout
+    assert "launch.py tensorboard" in done.stdout
