@@ -34,7 +34,9 @@ def progress(run: RunDirectory) -> Progress:
         return Progress()
     newest = json.loads(lines[-1])
     # A long run has thousands of training lines and few others: only what is needed is parsed.
-    training = next((json.loads(line) for line in reversed(lines) if '"train"' in line), {})
+    training: dict[str, Any] = next(
+        (json.loads(line) for line in reversed(lines) if '"train"' in line), {}
+    )
     scores = [json.loads(line)["accuracy_top-1"] for line in lines if '"val"' in line]
     return Progress(
         epoch=newest["epoch"],

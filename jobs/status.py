@@ -17,7 +17,9 @@ from jobs.errors import WorkError
 from jobs.metrics import Progress
 from jobs.rundir import RunDirectory
 
-State = Literal["queued", "running", "ending", "finished", "failed", "cancelled", "stopped", "lost"]
+State = Literal[
+    "queued", "running", "ending", "finished", "failed", "cancelled", "stopped", "lost", "unknown"
+]
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -26,7 +28,7 @@ ENDED_BADLY = {"FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", 
 REASONS = {
     "Resources": "waits for free nodes",
     "Priority": "waits behind jobs of higher priority",
-    "BeginTime": "requeued; Slurm starts it again after a pause",
+    "BeginTime": "held back until its start time, after a requeue for two minutes",
     "Dependency": "waits for another job",
     "PartitionTimeLimit": "its time limit is over the partition's; cancel it and ask for less",
     "ReqNodeNotAvail": "a node that it needs is down or reserved",
@@ -84,14 +86,15 @@ def live_jobs(runs: list[RunDirectory]) -> dict[RunDirectory, list[Job]]:
     Raises:
         WorkError: Slurm is there and does not answer.
     """
-    by_folder = {str(run.code): run for run in runs if run.script.exists()}
+    by_folder = {run.code.resolve(): run for run in runs if run.script.exists()}
     if not by_folder or not controller.is_installed():
         return {}
     users = {str(run.path.stat().st_uid) for run in by_folder.values()}
     jobs: dict[RunDirectory, list[Job]] = {}
     for job in controller.queued_jobs(users):
-        if job.work_dir in by_folder and job.state in QUEUED | RUNNING | ENDING:
-            jobs.setdefault(by_folder[job.work_dir], []).append(job)
+        run = by_folder.get(Path(job.work_dir).resolve())
+        if run and job.state in QUEUED | RUNNING | ENDING:
+            jobs.setdefault(run, []).append(job)
     return jobs
 
 
@@ -101,6 +104,12 @@ def _is_told(run: RunDirectory) -> bool:
     return metrics.results(run) is not None or bool(
         attempts and attempts[-1].reason in ("cancelled", "crash", "configuration error")
     )
+
+
+def _is_marked(run: RunDirectory) -> bool:
+    """Whether `cancel` has ended the run's newest job, which may never have started."""
+    job = newest_job_id(run)
+    return job is not None and run.cancelled(job).exists()
 
 
 def newest_job_id(run: RunDirectory) -> str | None:
@@ -114,7 +123,7 @@ def _status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:
         return _read_status(run, jobs, recorded)
     except (OSError, ValueError, KeyError, TypeError) as error:
         # One damaged or foreign folder must not hide the others.
-        return Status(run, "lost", 0, Progress(), f"cannot be read: {error!r}")
+        return Status(run, "unknown", 0, Progress(), f"cannot be read: {error!r}")
 
 
 def _read_status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:
@@ -147,12 +156,14 @@ def _ended(run: RunDirectory, recorded: str | None) -> tuple[State, str]:
         state, note = "running", f"process {launcher.pid} on {launcher.host}"
     elif first:
         state, note = "failed", f"rank {first.rank} on {first.node}: {first.summarize()}"
-    elif (last and last.reason == "cancelled") or recorded == "CANCELLED":
+    elif (last and last.reason == "cancelled") or recorded == "CANCELLED" or _is_marked(run):
         state, note = "cancelled", ""
     elif recorded in ENDED_BADLY:
         state, note = "failed", f"Slurm says {recorded}"
     elif last and last.reason == "stopped":
         state, note = "stopped", "saved and not started again"
+    elif not last and not launcher and not run.script.exists():
+        state, note = "unknown", "not started by launch.py"
     return state, note
 
 

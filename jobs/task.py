@@ -43,7 +43,7 @@ class Task:
             SystemExit: always; submitit passes it on, so Slurm records the code itself.
         """
         run = RunDirectory(Path(self.run))
-        if not Path(__file__).is_relative_to(run.code):
+        if not Path(__file__).resolve().is_relative_to(run.code.resolve()):
             sys.exit(f"error: jobs was imported from {__file__}, not from the snapshot {run.code}")
         sys.exit(attend(run, place.from_slurm(os.environ)))
 

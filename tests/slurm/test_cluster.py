@@ -39,7 +39,7 @@ def test_a_job_on_two_nodes_completes_with_each_rank_in_its_place(workplace: Wor
         (report["WORLD_SIZE"], report["LOCAL_WORLD_SIZE"], report["MASTER_ADDR"], report["code"])
         for report in reports
     }
-    assert shared == ("4", "2", "127.0.0.1", str(run.code / "train" / "__main__.py"))
+    assert shared == ("4", "2", "127.0.0.1", str(run.code.resolve() / "train" / "__main__.py"))
     assert all(len(report["CUDA_VISIBLE_DEVICES"].split(",")) == 2 for report in reports)
     [line] = ledger_lines(run)
     assert (line["job_id"], line["reason"], len(line["nodes"])) == (job, "finished", 2)
@@ -220,6 +220,27 @@ def test_a_waiting_run_says_why_and_can_be_cancelled(workplace: Workplace) -> No
     assert workplace.launch("cancel").returncode == 0
     assert await_end(workplace, job).startswith("CANCELLED")
     await_status(workplace, run, "cancelled")
+
+
+def test_states_are_right_without_accounting(workplace: Workplace, tmp_path: Path) -> None:
+    (tmp_path / "sacct").write_text("#!/bin/sh\necho 'accounting is disabled' >&2\nexit 1\n")
+    (tmp_path / "sacct").chmod(0o755)
+    bare = {"PATH": f"{tmp_path}:{workplace.environment['PATH']}"}
+    waiting, _ = submit(workplace, "--set", "cluster.sbatch.begin=now+1hour")
+    done, job = submit(workplace)
+    await_end(workplace, job)
+    failed, job = submit(workplace, "--set", "cluster.env.STUB=crash:0")
+    await_end(workplace, job)
+    await_status(workplace, failed, "failed")
+
+    workplace.launch("cancel", waiting.label)
+
+    rows = [row.split()[:2] for row in workplace.launch("status", **bare).stdout.splitlines()[1:]]
+    assert rows == [
+        [waiting.label, "cancelled"],
+        [done.label, "finished"],
+        [failed.label, "failed"],
+    ]
 
 
 def test_the_stop_signal_saves_and_requeues_once(workplace: Workplace) -> None:
