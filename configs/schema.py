@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TIME_LIMIT = re.compile(r"^(?:([0-9]+)-)?([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])$")
 
+# The launcher looks whether it is there, the worker reads it.
+ARCHIVE_NAME = "cifar-10-python.tar.gz"
+ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 ScalarOption = str | int | float | bool
 

@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Cluster, Recipe
+from configs.schema import ARCHIVE_NAME, ARCHIVE_URL, Cluster, Recipe
 from jobs.errors import Problem
 from jobs.layout import Layout
-from jobs.provenance import ARCHIVE
-
-ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 
 
 def check_inputs(recipe: Recipe) -> list[Problem]:
@@ -24,7 +21,7 @@ def check_inputs(recipe: Recipe) -> list[Problem]:
             remedy = "which is not installed: pip install scikit-learn"
             problems.append(Problem("data.source", f"digits come with scikit-learn, {remedy}"))
     else:
-        archive = Path(recipe.data.root) / ARCHIVE
+        archive = Path(recipe.data.root) / ARCHIVE_NAME
         if not archive.is_file():
             remedy = f"download {ARCHIVE_URL} and put it there, unchanged"
             problems.append(Problem("data.root", f"{archive} is missing; {remedy}"))

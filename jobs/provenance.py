@@ -13,11 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Recipe
+from configs.schema import ARCHIVE_NAME, Recipe
 from jobs.rundir import timestamp
 from jobs.snapshot import PARTS, git
 
-ARCHIVE = "cifar-10-python.tar.gz"
 PACKAGES = ("torch", "torchvision", "submitit", "numpy", "tensorboard", "pydantic", "PyYAML")
 
 
@@ -32,7 +31,7 @@ def collect(recipe: Recipe, code_sha256: str, command: Sequence[str]) -> dict[st
         # None: no repository, or no uncommitted change of what the job runs.
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
         "code_sha256": code_sha256,
-        "archive_sha256": file_sha256(Path(recipe.data.root) / ARCHIVE),
+        "archive_sha256": file_sha256(Path(recipe.data.root) / ARCHIVE_NAME),
         "weights_sha256": file_sha256(Path(recipe.model.weights)) if recipe.model.weights else None,
         "python": platform.python_version(),
         "platform": platform.platform(),

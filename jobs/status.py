@@ -7,7 +7,7 @@ the ledger, the first failure; and sacct, where a site has it, knows jobs that n
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -67,14 +67,17 @@ def show(texts: list[str], root: Path) -> int:
 def collect(runs: list[RunDirectory]) -> list[Status]:
     """The status of each run, with one question to squeue and at most one to sacct."""
     try:
-        live = live_jobs(runs)
+        live, answers = live_jobs(runs), True
     except WorkError as error:
-        print(f"Slurm does not answer, so states may be old: {error}", file=sys.stderr)
-        live = {}
+        print(f"Slurm does not answer: {error}", file=sys.stderr)
+        live, answers = {}, False
     unknown = {run: newest_job_id(run) for run in runs if not live.get(run)}
     ask = [job for run, job in unknown.items() if job and not _is_told(run)]
     recorded = controller.recorded_states(ask)
-    return [_status(run, live.get(run, []), recorded.get(unknown.get(run) or "")) for run in runs]
+    statuses = [
+        _status(run, live.get(run, []), recorded.get(unknown.get(run) or "")) for run in runs
+    ]
+    return statuses if answers else [_without_slurm(status) for status in statuses]
 
 
 def live_jobs(runs: list[RunDirectory]) -> dict[RunDirectory, list[Job]]:
@@ -124,6 +127,13 @@ def _status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:
     except (OSError, ValueError, KeyError, TypeError) as error:
         # One damaged or foreign folder must not hide the others.
         return Status(run, "unknown", 0, Progress(), f"cannot be read: {error!r}")
+
+
+def _without_slurm(status: Status) -> Status:
+    """What is still known when Slurm cannot be asked: a job not heard of is not a job lost."""
+    if status.state == "lost" and status.run.script.exists():
+        return replace(status, state="unknown", note="Slurm does not answer")
+    return status
 
 
 def _read_status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:

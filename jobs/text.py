@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,4 +34,14 @@ def path_from_here(path: Path) -> str:
 def next_commands(run: RunDirectory, commands: Sequence[str]) -> str:
     """What a person may want to type next for a run, ready to copy, a line each."""
     name = path_from_here(run.path)
-    return "\n".join(f"  python launch.py {command} {name}" for command in commands)
+    return "\n".join(f"  {_python()} launch.py {command} {name}" for command in commands)
+
+
+def _python() -> str:
+    """This interpreter as it is typed here: `python` only where that is the one with our packages.
+
+    Whoever has just run `make quickstart` has not activated the environment.
+    """
+    found = shutil.which("python")
+    same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
+    return "python" if same else path_from_here(Path(sys.executable))

@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scikit-learn's digits in CIFAR-10's archive layout."""
-    from train.archive import ARCHIVE_NAME
+    from configs.schema import ARCHIVE_NAME
     from train.digits import write_digits
 
     root = tmp_path_factory.mktemp("digits")

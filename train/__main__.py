@@ -1,7 +1,9 @@
 """The worker: train the recipe in a run directory, alone or as one of torchrun's processes.
 
     python -m train --run logs/finetune/20260101-120000-1a2b
-    torchrun --nproc-per-node 4 -m train --run logs/finetune/20260101-120000-1a2b
+    torchrun --nproc-per-node 4 -m -- train --run logs/finetune/20260101-120000-1a2b
+
+(The bare `--` keeps torchrun on Python 3.11 from taking `--run` for an option of its own.)
 
 Exit codes: 0 done, 1 failed, 2 the request was wrong, 75 stopped on request after saving.
 """

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from configs.schema import ARCHIVE_URL
 from train.errors import RequestError
 
-ARCHIVE_NAME = "cifar-10-python.tar.gz"
-ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
 SIDE = 32

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from configs.schema import Data
-from train.archive import ARCHIVE_NAME, check_md5, read_archive
+from configs.schema import ARCHIVE_NAME, Data
+from train.archive import check_md5, read_archive
 from train.digits import write_digits
 from train.errors import RequestError
 

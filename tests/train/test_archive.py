@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.archive import ARCHIVE_NAME, FOLDER, Images, read_archive, write_archive
+from configs.schema import ARCHIVE_NAME
+from train.archive import FOLDER, Images, read_archive, write_archive
 from train.errors import RequestError
 
 CLASSES = ["cat", "dog"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import Data
+from configs.schema import ARCHIVE_NAME, Data
 from train import dataset as dataset_module
-from train.archive import ARCHIVE_NAME, Images, write_archive
+from train.archive import Images, write_archive
 from train.dataset import CACHE_NAME, cache_path, load_dataset
 from train.distributed import Ranks
 from train.errors import RequestError
