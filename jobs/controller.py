@@ -104,12 +104,15 @@ def queued_jobs(users: Iterable[str]) -> list[Job]:
 
 
 def recorded_states(job_ids: Iterable[str]) -> dict[str, str]:
-    """The final states of jobs that the controller has forgotten, by sacct; empty without it."""
+    """The final states of jobs that the controller has forgotten; empty where sacct is silent."""
     jobs = ",".join(job_ids)
     if not jobs or not shutil.which("sacct"):
         return {}
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
-    answer = _ask([*command, f"--jobs={jobs}"], QUERY_SECONDS)
+    try:
+        answer = _ask([*command, f"--jobs={jobs}"], QUERY_SECONDS)
+    except WorkError:
+        return {}
     if answer.returncode != 0:
         return {}
     rows = (line.split("|", 1) for line in answer.stdout.splitlines())

@@ -72,7 +72,7 @@ def collect(runs: list[RunDirectory]) -> list[Status]:
         print(f"Slurm does not answer: {error}", file=sys.stderr)
         live, answers = {}, False
     unknown = {run: newest_job_id(run) for run in runs if not live.get(run)}
-    ask = [job for run, job in unknown.items() if job and not _is_told(run)]
+    ask = [job for run, job in unknown.items() if answers and job and not _is_told(run)]
     recorded = controller.recorded_states(ask)
     statuses = [
         _status(run, live.get(run, []), recorded.get(unknown.get(run) or "")) for run in runs

@@ -279,3 +279,16 @@ def test_auto_takes_slurm_when_its_controller_answers(workplace: Workplace) -> N
     done = workplace.launch(*SMALL, "--engine", "auto", "--dry-run")
 
     assert "engine: slurm (Slurm's controller answers)" in done.stderr
+
+
+def test_a_job_is_unknown_and_not_lost_while_slurm_does_not_answer(workplace: Workplace) -> None:
+    run, _ = submit(workplace, *LONG)
+    await_step(run, attempt=1)
+    # Nobody listens on port 1.
+    conf = workplace.project / "slurm.conf"
+    conf.write_text("ClusterName=gone\nSlurmctldHost=localhost\nSlurmctldPort=1\n")
+    answer = workplace.launch("status", run.label, SLURM_CONF=str(conf))
+
+    assert answer.returncode == 0
+    assert answer.stdout.splitlines()[1].split()[1] == "unknown"
+    assert answer.stderr.startswith("Slurm does not answer: ")
