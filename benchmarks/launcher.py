@@ -3,7 +3,8 @@
     python benchmarks/launcher.py [--runs 20] [--output benchmarks/results/launcher.json]
 
 Each figure is a whole process, timed from outside, after one run that is not counted. The commands
-take turns, so a machine that slows down slows them all.
+take turns, so a machine that slows down slows them all. Where Slurm answers, its dry run includes
+the question to Slurm (sbatch --test-only).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def commands(archive_folder: str) -> dict[str, list[str]]:
 def seconds(command: list[str]) -> float:
     """Wall time of one whole process."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, *command], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *command], cwd=PROJECT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
