@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
-SHELL_SCRIPTS := slurm/devcluster.sh slurm/finetune.sbatch slurm/torchrun.sbatch .ci/run
+SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.sbatch \
+  slurm/torchrun.sbatch .ci/run
 
 .PHONY: quickstart test check lock clean
 
@@ -21,7 +22,7 @@ check: $(VENV)/test-installed
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/shellcheck --external-sources --check-sourced $(SHELL_SCRIPTS)
 
 $(VENV)/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
