@@ -1,4 +1,7 @@
-"""The real cluster of slurm/devcluster.sh, and a project with a stub worker that submits to it."""
+"""The real cluster of slurm/devcluster.sh, and a project with a stub worker that submits to it.
+
+TEST_SLURM_RELEASE=trixie runs the tests with that Debian release's Slurm, not the host's.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,19 @@ from tests.conftest import PROJECT
 from tests.jobs.workplace import Workplace, make_workplace
 
 DEVCLUSTER = PROJECT / "slurm" / "devcluster.sh"
+RELEASE = os.environ.get("TEST_SLURM_RELEASE")
 
 
 def devcluster(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    if RELEASE:
+        environment["DEVCLUSTER_STATE"] = f"/var/lib/slurm-devcluster-{RELEASE}"
     return subprocess.run(
-        [str(DEVCLUSTER), *arguments], capture_output=True, text=True, check=check
+        [str(DEVCLUSTER), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=check,
     )
 
 
@@ -35,7 +46,7 @@ def cluster_environment() -> Iterator[dict[str, str]]:
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
-        started = devcluster("up", "--install")
+        started = devcluster("up", "--install", *(["--release", RELEASE] if RELEASE else []))
         assert started.returncode == 0, started.stderr
     exports = shlex.split(devcluster("env", check=True).stdout, comments=True)
     settings = dict(word.split("=", 1) for word in exports if "=" in word)
