@@ -46,7 +46,8 @@ Account: research.
 Everything is in \$DEVCLUSTER_STATE (default /var/lib/slurm-devcluster); clusters with different
 ones run side by side. What --release fetches is kept in \$DEVCLUSTER_CACHE (default
 /var/cache/slurm-devcluster) for the next time; delete that folder to fetch it anew.
-up and down need root, and so do the clients of a cluster with --release. Exit codes: 0 done, 1 failed, 2 wrong request.
+up and down need root, and so do the clients of a cluster with --release.
+Exit codes: 0 done, 1 failed, 2 wrong request.
 EOF
 }
 

@@ -128,7 +128,8 @@ EOF
     chown "$(database_user)" "$STATE/db"
     rm -rf "$STATE/db/new" # of an `up` that was killed
     "${RUN[@]}" mariadb-install-db --no-defaults --user="$(database_user)" \
-        --datadir="$STATE/db/new" --skip-name-resolve --skip-test-db --auth-root-authentication-method=socket \
-        </dev/null &>"$STATE/log/mariadb.out" || give_up mariadb "has no database"
+        --datadir="$STATE/db/new" --skip-name-resolve --skip-test-db \
+        --auth-root-authentication-method=socket </dev/null &>"$STATE/log/mariadb.out" ||
+        give_up mariadb "has no database"
     mv "$STATE/db/new" "$STATE/db/data"
 }

@@ -29,6 +29,7 @@ pid_of() { # NAME: its pid; fails if it is dead
 set_runner() { # RUN, which runs the cluster's own programs
     # Neither daemons nor clients see what the caller's shell or CI job exports.
     RUN=(env -i PATH="$PATH" SLURM_CONF="$CONF" MYSQL_UNIX_PORT="$STATE/db/socket")
+    RUN+=(DEVCLUSTER_OWN="$STATE") # what other_processes knows them by
     if [[ $RELEASE != host ]]; then RUN+=("$STATE/inside" "$STATE/root"); fi
 }
 
@@ -113,9 +114,10 @@ end_jobs() { # by way of Slurm, so that srun and salloc hear of it and jobs have
     done
 } 2>/dev/null
 
-job_processes() ( # pids of what this cluster's jobs have left running
+other_processes() ( # pids of what a killed `up` and this cluster's jobs have left running
     local pid
     set +e # processes come and go meanwhile
+    grep -lszxF "DEVCLUSTER_OWN=$STATE" /proc/[0-9]*/environ | cut -d/ -f3
     # Slurm sets both variables in every task; children inherit them.
     grep -lszxF "SLURM_CONF=$CONF" /proc/[0-9]*/environ |
         xargs -r grep -lsz '^SLURMD_NODENAME=' | cut -d/ -f3
@@ -130,7 +132,10 @@ remove_cluster() {
     if pid_of slurmctld >/dev/null; then end_jobs; fi
     # KILL at once: all that the daemons would save is deleted next.
     for ((tries = 0; tries < 100; tries++)); do
-        mapfile -t pids < <(for name in $(daemons); do pid_of "$name" || true; done; job_processes)
+        mapfile -t pids < <(
+            for name in $(daemons); do pid_of "$name" || true; done
+            other_processes
+        )
         if ((${#pids[@]} == 0)); then break; fi
         kill -KILL "${pids[@]}" 2>/dev/null || true
         sleep 0.1
