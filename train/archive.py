@@ -21,6 +21,7 @@ import numpy as np
 
 from configs.schema import ARCHIVE_URL
 from train.errors import RequestError
+from train.files import whole_file
 
 OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
@@ -134,7 +135,7 @@ def parse(packed: bytes, md5: str) -> Archive:
     if absent or not train_names:
         absent += [] if train_names else ["data_batch_1"]
         raise RequestError(f"it has no member {FOLDER}/{absent[0]}")
-    classes = [name.decode() for name in batches["batches.meta"].get(b"label_names", [])]
+    classes = classes_of(batches["batches.meta"])
     train = [images_of(name, batches[name], len(classes)) for name in train_names]
     return Archive(
         train=Images(
@@ -160,6 +161,17 @@ def unpickle(name: str, content: bytes) -> dict[bytes, Any]:
     return batch
 
 
+def classes_of(meta: dict[bytes, Any]) -> list[str]:
+    """The names of the classes; RequestError where they are not a list of UTF-8 texts."""
+    names = meta.get(b"label_names")
+    try:
+        if isinstance(names, list) and names:
+            return [bytes.decode(name) for name in names]
+    except (TypeError, UnicodeDecodeError):
+        pass
+    raise RequestError("member batches.meta has no list of class names, in UTF-8, as label_names")
+
+
 def images_of(name: str, batch: dict[bytes, Any], num_classes: int) -> Images:
     """The images of one batch; RequestError where shape, type or labels are not CIFAR-10's."""
     rows, labels = batch.get(b"data"), batch.get(b"labels")
@@ -177,6 +189,9 @@ def write_archive(path: Path, train: Images, test: Images, classes: list[str]) -
     """Write the two splits at `path` in the published layout, whole or not at all.
 
     Equal images give equal bytes: no time stamps.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     meta = {b"label_names": [name.encode() for name in classes], b"num_vis": PIXELS}
     members = {"batches.meta": meta}
@@ -184,9 +199,8 @@ def write_archive(path: Path, train: Images, test: Images, classes: list[str]) -
         rows = images.pixels.transpose(0, 3, 1, 2).reshape(-1, PIXELS)
         members[name] = {b"data": np.ascontiguousarray(rows), b"labels": images.labels.tolist()}
 
-    unfinished = path.with_name(f"{path.name}.{id(members)}.partial")
     with (
-        unfinished.open("wb") as raw,
+        whole_file(path) as raw,
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
@@ -195,4 +209,3 @@ def write_archive(path: Path, train: Images, test: Images, classes: list[str]) -
             info = tarfile.TarInfo(f"{FOLDER}/{name}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    unfinished.replace(path)

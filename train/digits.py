@@ -22,7 +22,7 @@ def write_digits(path: Path) -> None:
     Each 8 x 8 digit becomes 32 x 32 x 3 by repeating pixels and channels.
 
     Raises:
-        RequestError: scikit-learn is not installed.
+        RequestError: scikit-learn is not installed, or the folder takes no file.
     """
     try:
         from sklearn.datasets import load_digits
@@ -35,9 +35,15 @@ def write_digits(path: Path) -> None:
     pixels = np.repeat(grey.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)
     labels = digits.target.astype(np.int64)
     held_out = np.arange(len(labels)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    write_archive(
-        path,
-        train=Images(pixels[~held_out], labels[~held_out]),
-        test=Images(pixels[held_out], labels[held_out]),
-        classes=[str(digit) for digit in digits.target_names],
-    )
+    try:
+        write_archive(
+            path,
+            train=Images(pixels[~held_out], labels[~held_out]),
+            test=Images(pixels[held_out], labels[held_out]),
+            classes=[str(digit) for digit in digits.target_names],
+        )
+    except OSError as error:
+        raise RequestError(
+            f"data.root {path.parent} does not take the digits ({error.strerror}): "
+            "free space there, or set data.root to a folder you may write in"
+        ) from None

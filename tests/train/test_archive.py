@@ -159,6 +159,16 @@ def test_archive_with_other_content_is_refused(
         read_archive(archive_of(**members), "none")
 
 
+@pytest.mark.parametrize("names", [None, 3, [], [1, 2], ["cat", "dog"], [b"\xff", b"dog"], b"cat"])
+def test_class_names_that_are_no_list_of_texts_are_refused(
+    archive_of: Callable[..., Path], names: Any
+) -> None:
+    path = archive_of(**{"batches.meta": {b"label_names": names}})
+
+    with pytest.raises(RequestError, match=r"batches\.meta has no list of class names, in UTF-8"):
+        read_archive(path, "none")
+
+
 class Malicious:
     """Asks, when unpickled, for a command to be run."""
 

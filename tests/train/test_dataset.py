@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import platform
+import resource
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,9 @@ import torch
 
 from configs.schema import ARCHIVE_NAME, Data
 from train import dataset as dataset_module
-from train.archive import Images, write_archive
-from train.dataset import CACHE_NAME, cache_path, load_dataset
+from train.archive import Archive, Images, write_archive
+from train.dataset import CACHE_NAME, cache_paths, identity, load_dataset, write_cache
+from train.digits import write_digits
 from train.distributed import Ranks
 from train.errors import RequestError
 
@@ -101,17 +106,162 @@ def test_refused_archive_leaves_no_cache(data: Data) -> None:
     }
 
 
-def test_read_only_folder_is_cached_in_scratch(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("block", [b"\x00", b"\xff"])
+@pytest.mark.parametrize("start", [-20, 4096])
+def test_cache_with_lost_blocks_is_made_again(data: Data, block: bytes, start: int) -> None:
+    """As a node that lost power leaves them; also when the MD5 of the archive is asked for."""
+    md5 = load_dataset(data, CPU).md5
+    cache = Path(data.root) / CACHE_NAME
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:start] + block * len(whole[start:]))
+
+    dataset = load_dataset(data.model_copy(update={"md5": md5}), CPU)
+
+    assert levels(dataset.train) == [10, 20, 30]
+    assert levels(dataset.test) == [40, 50]
+    assert (dataset.test.labels == 0).all()
+
+
+def test_cache_with_changed_facts_is_made_again(data: Data) -> None:
+    """The names of the classes are under the sum, too."""
+    load_dataset(data, CPU)
+    cache = Path(data.root) / CACHE_NAME
+    cache.write_bytes(cache.read_bytes().replace(b"grey", b"gray"))
+
+    assert load_dataset(data, CPU).classes == ["grey", "other"]
+
+
+def test_cache_with_labels_outside_the_classes_is_not_used(data: Data) -> None:
+    archive = Path(data.root) / ARCHIVE_NAME
+    images = Images(np.zeros((1, 32, 32, 3), dtype=np.uint8), np.array([2]))
+    content = Archive(images, images, ["grey", "other"], "0" * 32)
+    write_cache(Path(data.root) / CACHE_NAME, content, identity(archive))
+
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+
+
+def test_archive_that_changes_while_it_is_read_is_refused(
+    data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    """Else the cache would hold the old images under the new archive's identity."""
+    read_archive = dataset_module.read_archive
+
+    def replaced_meanwhile(path: Path, md5: str) -> Archive:
+        content = read_archive(path, md5)
+        write_grey(path, [60, 70, 80], [90])
+        return content
+
+    monkeypatch.setattr(dataset_module, "read_archive", replaced_meanwhile)
+    with pytest.raises(RequestError, match="changed while it was read"):
+        load_dataset(data, CPU)
+    monkeypatch.undo()
+
+    assert levels(load_dataset(data, CPU).train) == [60, 70, 80]
+
+
+def test_what_a_killed_writer_left_is_removed(data: Data) -> None:
+    left = Path(data.root) / f"{CACHE_NAME}.{platform.node()}.01234567.partial"
+    left.touch()
+    load_dataset(data, CPU)
+
+    assert not left.exists()
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's own temporary folder of the machine."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_full_folder_is_cached_in_scratch(
+    data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_file = dataset_module.whole_file
+
+    def full_beside_the_archive(path: Path) -> Any:
+        if path.parent == Path(data.root):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole_file(path)
+
+    monkeypatch.setattr(dataset_module, "whole_file", full_beside_the_archive)
+
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+    assert len(list(scratch.rglob(f"*{CACHE_NAME}"))) == 1
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The system refuses to let a file grow beyond 1 MiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_cache_that_fits_nowhere_is_told_with_both_folders(
+    digits_root: Path, tmp_path: Path, scratch: Path
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    shutil.copy(digits_root / ARCHIVE_NAME, root)
+    with pytest.raises(RequestError) as refusal:
+        load_dataset(Data(root=str(root), md5="none"), CPU)
+
+    private = scratch / f"slurm-finetune-{os.getuid()}"
+    assert str(refusal.value) == (
+        f"the data cache of {root / ARCHIVE_NAME} fits nowhere "
+        f"({root}: File too large; {private}: File too large): "
+        "free 200 MB in one of these folders, or set TMPDIR to one that has them"
+    )
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+def test_folder_that_takes_no_digits_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(RequestError) as refusal:
+        write_digits(tmp_path / "file" / ARCHIVE_NAME)
+
+    assert str(refusal.value) == (
+        f"data.root {tmp_path / 'file'} does not take the digits (Not a directory): "
+        "free space there, or set data.root to a folder you may write in"
+    )
+
+
+def test_scratch_of_somebody_else_is_not_used(
+    data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = scratch / "elsewhere"
+    elsewhere.mkdir()
+    (scratch / f"slurm-finetune-{os.getuid()}").symlink_to(elsewhere)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(RequestError, match="it belongs to somebody else"):
+        load_dataset(data, CPU)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_cache_in_a_read_only_folder_is_used(
+    data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset(data, CPU)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.usefixtures("scratch")
+def test_read_only_folder_is_cached_in_scratch(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may write everywhere, so the answer of the file system is what has to be set.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
 
     assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
-    assert scratch in cache_path(Path(data.root) / ARCHIVE_NAME).parents
+    assert cache_paths(Path(data.root) / ARCHIVE_NAME)[1].is_file()
     assert not (Path(data.root) / CACHE_NAME).exists()
 
 
