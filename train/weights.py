@@ -9,9 +9,8 @@ entry of the file is used or named as ignored, and anything else is an error.
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,8 @@ from train.errors import RequestError
 from train.model import build_model
 
 HEAD = ("fc.weight", "fc.bias")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COUNTS = (torch.int32, torch.int64)
 NAMED_IN_ERRORS = 4
 
 
@@ -72,44 +73,60 @@ def load_weights(model: nn.Module, path: Path) -> Account:
 
     Raises:
         RequestError: missing, unreadable or unsafe file, another architecture, missing entries,
-            other shapes, values that are not finite. `model` is then as it was.
+            other shapes or types, values that are not finite. `model` is then as it was.
     """
-    layout, entries = canonical(read_checkpoint(path))
-    account = Account(layout)
+    account, entries = canonical(read_checkpoint(path), path)
     wanted = model.state_dict()
+    problems = [f"{name} is not in ResNet-50" for name in entries if name not in wanted]
+    problems += settle_head(account, entries, wanted)
     accepted: dict[str, Tensor] = {}
-    problems = []
-    for name, tensor in entries.items():
-        if name not in wanted:
-            problems.append(f"{name} is not in ResNet-50")
-        elif tensor.shape == wanted[name].shape:
-            accepted[name] = tensor
-            account.loaded.append(name)
-        elif name in HEAD:
-            reason = f"the file has {tensor.shape[0]} classes, the recipe {wanted[name].shape[0]}"
-            account.reinitialised[name] = reason
-        else:
-            shapes = f"{tuple(tensor.shape)} in the file, {tuple(wanted[name].shape)} in the model"
-            problems.append(f"{name} is {shapes}")
-    for name, tensor in wanted.items():
-        if name in entries:
+    for name, own in wanted.items():
+        if name in account.reinitialised:
             continue
-        if name.endswith("num_batches_tracked"):  # files older than torch 0.4.1 have none
+        if name in entries:
+            accepted[name] = entries[name]
+            account.loaded.append(name)
+            problems += misfits(name, entries[name], own)
+        elif name.endswith("num_batches_tracked"):  # files older than torch 0.4.1 have none
             account.reinitialised[name] = "the file is older than this counter"
-            accepted[name] = tensor
-        elif name in HEAD and not any(part in entries for part in HEAD):
-            account.reinitialised[name] = "the file has no last layer"
         else:
             problems.append(f"{name} is missing")
-    problems += [
-        f"{name} has values that are not finite"
-        for name, tensor in accepted.items()
-        if not torch.isfinite(tensor).all()
-    ]
     if problems:
         raise RequestError(describe(path, problems))
     model.load_state_dict(accepted, strict=False)
     return account
+
+
+def settle_head(
+    account: Account, entries: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> list[str]:
+    """Note in `account` if the last layer starts anew, both its entries or none; the problems."""
+    if not any(name in entries for name in HEAD):
+        account.reinitialised |= dict.fromkeys(HEAD, "the file has no last layer")
+    if not all(name in entries for name in HEAD):
+        return []
+    weight, bias = (tuple(entries[name].shape) for name in HEAD)
+    classes, inputs = wanted[HEAD[0]].shape
+    if len(bias) != 1 or weight != (*bias, inputs):
+        return [f"fc.weight {weight} and fc.bias {bias} are no last layer of {inputs} inputs"]
+    if bias != (classes,):
+        reason = f"the file has {bias[0]} classes, the recipe {classes}"
+        account.reinitialised |= dict.fromkeys(HEAD, reason)
+    return []
+
+
+def misfits(name: str, tensor: Tensor, own: Tensor) -> list[str]:
+    """Why the file's `tensor` cannot take the place of the model's `own`: one reason, or none."""
+    if tensor.shape != own.shape:
+        return [f"{name} is {tuple(tensor.shape)} in the file, {tuple(own.shape)} in the model"]
+    if tensor.dtype not in (FLOATS if own.is_floating_point() else COUNTS):
+        return [f"{name} is {tensor.dtype} in the file, {own.dtype} in the model"]
+    values = tensor.to(own.dtype)  # as loaded: what is finite in float64 need not be in float32
+    if not torch.isfinite(values).all():
+        return [f"{name} has values that are not finite in {own.dtype}"]
+    if name.endswith("running_var") and (values < 0).any():
+        return [f"{name} has negative values"]
+    return []
 
 
 def describe(path: Path, problems: list[str]) -> str:
@@ -122,51 +139,79 @@ def describe(path: Path, problems: list[str]) -> str:
     )
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
+def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     """The dictionary saved at `path`, on the CPU, without running any code from the file.
 
     Raises:
         RequestError: missing, unreadable, damaged, or holding more than tensors and plain values.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on what is then refused, or on a file's age
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RequestError(f"model.weights: there is no file {path}") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file may raise anything
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise RequestError(
             f"model.weights: {path} is no checkpoint that can be read safely: {reason}"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"model.weights: {path} cannot be read: {reason}") from None
     if not isinstance(content, Mapping):
         raise RequestError(f"model.weights: {path} holds no dictionary of tensors")
     return content
 
 
-def canonical(content: Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """The layout's name and the entries under torchvision's names.
+def canonical(content: Mapping[Any, Any], path: Path) -> tuple[Account, dict[str, Tensor]]:
+    """The entries of the network under torchvision's names, and the account begun.
 
-    mmcls wraps the entries in 'state_dict', with 'backbone.' before the network's names and
-    'head.fc.' before those of the last layer; torchvision saves the bare entries.
+    A checkpoint of ours has them in 'model', beside the optimizer's state. mmcls has them in
+    'state_dict', with 'backbone.' before the network's names and 'head.fc.' before those of the
+    last layer. torchvision saves the bare entries.
 
     Raises:
-        RequestError: neither of the two, or an entry that is no tensor.
+        RequestError: none of these, an entry that is no plain tensor, or two of one name.
     """
-    entries = content.get("state_dict", content)
-    if not isinstance(entries, Mapping) or not entries:
-        raise RequestError("model.weights: the file holds no entries of a network")
-    foreign = [str(name) for name, value in entries.items() if not isinstance(value, Tensor)]
-    if foreign:
-        raise RequestError(f"model.weights: {foreign[0]} in the file is no tensor")
-    if any(name.startswith("backbone.") for name in entries):
-        renamed = {name.removeprefix("backbone."): value for name, value in entries.items()}
-        return "mmcls", {
-            name.removeprefix("head.") if name.startswith("head.fc.") else name: value
-            for name, value in renamed.items()
-        }
-    return "torchvision", dict(entries)
+    is_ours = {"model", "optimizer", "step"} <= content.keys()
+    wrapper = "model" if is_ours else "state_dict"
+    found = content.get(wrapper, content)
+    if not isinstance(found, Mapping) or not found:
+        raise RequestError(f"model.weights: {path} holds no entries of a network")
+    for name, value in found.items():
+        if problem := strangeness(name, value):
+            raise RequestError(f"model.weights: {name!s:.100} in {path} {problem}")
+    is_mmcls = any(name.startswith("backbone.") for name in found)
+    account = Account("ours" if is_ours else "mmcls" if is_mmcls else "torchvision")
+    if found is not content:
+        others = [str(name) for name in content if name != wrapper]
+        account.ignored |= dict.fromkeys(others, "no part of the network")
+    sources: dict[str, str] = {}
+    for source in found:
+        name = torchvision_name(source) if is_mmcls else source
+        if name in sources:
+            raise RequestError(
+                f"model.weights: {path} has both {sources[name]} and {source}, "
+                f"which are one entry, {name}: remove one of them"
+            )
+        sources[name] = source
+    return account, {name: found[source] for name, source in sources.items()}
+
+
+def torchvision_name(name: str) -> str:
+    """What torchvision calls mmcls's entry `name`."""
+    name = name.removeprefix("backbone.")
+    return name.removeprefix("head.") if name.startswith("head.fc.") else name
+
+
+def strangeness(name: object, value: object) -> str | None:
+    """What is wrong with an entry of a file that is to be a named plain tensor, if anything."""
+    if not isinstance(name, str):
+        return "is an entry whose name is no text"
+    if not isinstance(value, Tensor):
+        return "is no tensor"
+    is_plain = value.layout == torch.strided and not value.is_quantized and not value.is_nested
+    if not is_plain or value.device.type != "cpu":
+        return "is no plain tensor, but a sparse, quantized, nested or empty (meta) one"
+    return None
 
 
 def main() -> int:
@@ -180,6 +225,8 @@ def main() -> int:
     parser.add_argument("--classes", type=int, default=10, help="of the recipe (default: 10)")
     parser.add_argument("--stem", choices=["imagenet", "cifar"], default="imagenet")
     args = parser.parse_args()
+    if args.classes < 2:
+        parser.error("--classes takes a whole number of at least 2")
     model = build_model(Model(num_classes=args.classes, stem=args.stem), seed=0)
     try:
         account = load_weights(model, args.file)

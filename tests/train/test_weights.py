@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -61,11 +62,35 @@ def test_layouts_load_equal_and_name_the_new_head(
     assert account.layout == layout
     assert len(account.loaded) == 318
     assert list(account.reinitialised) == ["fc.weight", "fc.bias"]
-    assert account.ignored == {}
+    assert list(account.ignored) == (["meta"] if layout == "mmcls" else [])
     loaded = model.state_dict()
     assert all(torch.equal(loaded[name], imagenet[name]) for name in account.loaded)
     fresh = build_model(Model(), seed=0).state_dict()
     assert torch.equal(loaded["fc.weight"], fresh["fc.weight"])
+
+
+def test_checkpoint_of_ours_is_read_and_the_rest_of_its_state_named(
+    imagenet: Entries, saved: Callable[..., Path]
+) -> None:
+    model = build_model(Model(num_classes=1000), seed=0)
+    rest = {"optimizer": {"state": {}}, "step": 3, "ranks": {}}
+    account = load_weights(model, saved({"model": imagenet} | rest))
+
+    assert account.layout == "ours"
+    assert len(account.loaded) == 320
+    assert account.ignored == dict.fromkeys(rest, "no part of the network")
+    assert torch.equal(model.fc.bias.detach(), imagenet["fc.bias"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_loaded_as_the_models(
+    imagenet: Entries, saved: Callable[..., Path], dtype: torch.dtype
+) -> None:
+    model = build_model(Model(), seed=0)
+    weight = imagenet["conv1.weight"].to(dtype)
+    load_weights(model, saved(imagenet | {"conv1.weight": weight}))
+
+    assert torch.equal(model.conv1.weight.detach(), weight.float())
 
 
 def test_head_of_the_same_size_is_loaded(imagenet: Entries, saved: Callable[..., Path]) -> None:
@@ -108,7 +133,45 @@ def without(entries: Entries, name: str) -> Entries:
             lambda e: e | {"bn1.bias": torch.full((64,), float("nan"))},
             "bn1.bias has values that are not finite",
         ),
-        (lambda e: e | {"epoch": 3}, "epoch in the file is no tensor"),
+        (
+            lambda e: e | {"bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)},
+            "bn1.bias has values that are not finite in torch.float32",
+        ),
+        (
+            lambda e: e | {"bn1.running_var": torch.full((64,), -5.0)},
+            "bn1.running_var has negative values",
+        ),
+        (
+            lambda e: e | {"bn1.bias": torch.ones(64, dtype=torch.complex64)},
+            "bn1.bias is torch.complex64 in the file, torch.float32 in the model",
+        ),
+        (
+            lambda e: e | {"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)},
+            "conv1.weight is torch.int8 in the file, torch.float32 in the model",
+        ),
+        (
+            lambda e: e | {"bn1.num_batches_tracked": torch.tensor(1.5)},
+            "bn1.num_batches_tracked is torch.float32 in the file, torch.int64 in the model",
+        ),
+        (
+            lambda e: e | {"fc.weight": torch.ones(10, 512), "fc.bias": torch.ones(10)},
+            r"fc.weight \(10, 512\) and fc.bias \(10,\) are no last layer of 2048 inputs",
+        ),
+        (
+            lambda e: e | {"fc.bias": torch.zeros(10)},
+            r"fc.weight \(1000, 2048\) and fc.bias \(10,\) are no last layer of 2048 inputs",
+        ),
+        (
+            lambda e: e | {"fc.weight": torch.tensor(1.0)},
+            r"fc.weight \(\) and fc.bias \(1000,\) are no last layer of 2048 inputs",
+        ),
+        (lambda e: e | {"fc.bias": torch.tensor(1.0)}, r"fc.bias \(\) are no last layer"),
+        (lambda e: e | {"epoch": 3}, "epoch in .* is no tensor"),
+        (lambda e: {1: torch.ones(1)}, "1 in .* is an entry whose name is no text"),
+        (lambda e: {key: value.to("meta") for key, value in e.items()}, "is no plain tensor"),
+        (lambda e: e | {"conv1.weight": e["conv1.weight"].to_sparse()}, "is no plain tensor"),
+        (lambda e: {"model": e}, "model in .* is no tensor"),
+        (lambda e: {"state_dict": None}, "holds no entries of a network"),
         (lambda e: {}, "holds no entries of a network"),
         (list, "holds no dictionary"),
         (lambda e: resnet101().state_dict(), "layer3.6.conv1.weight is not in ResNet-50.* more"),
@@ -127,6 +190,35 @@ def test_other_content_is_refused_and_the_model_left_alone(
         load_weights(model, saved(change(imagenet)))
     fresh = build_model(Model(), seed=0).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
+
+
+def test_two_names_of_one_entry_are_refused_and_both_named(
+    imagenet: Entries, saved: Callable[..., Path]
+) -> None:
+    content = mmcls(imagenet)
+    content["state_dict"]["conv1.weight"] = torch.zeros(64, 3, 7, 7)
+
+    with pytest.raises(RequestError, match=r"has both backbone\.conv1\.weight and conv1\.weight"):
+        load_weights(build_model(Model(), seed=0), saved(content))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_damaged_file_is_refused_or_read_but_never_a_crash(
+    saved: Callable[..., Path], legacy: bool
+) -> None:
+    """300 files with up to four wrong bytes, some of them cut off as well."""
+    source = np.random.default_rng(0)
+    path = saved({"state_dict": {"conv1.weight": torch.ones(4)}, "meta": {}}, legacy=legacy)
+    whole = path.read_bytes()
+    model = build_model(Model(), seed=0)
+    for _ in range(300):
+        content = bytearray(whole)
+        for index in source.integers(len(content), size=source.integers(1, 5)):
+            content[index] = source.integers(256)
+        end = len(content) if source.random() < 0.7 else source.integers(len(content))
+        path.write_bytes(content[:end])
+        with pytest.raises(RequestError):  # a sound one lacks 319 entries
+            load_weights(model, path)
 
 
 class Malicious:
