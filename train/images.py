@@ -6,6 +6,8 @@ resize as Pillow does it, and normalisation last.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +42,26 @@ def flip(images: Tensor, flips: Tensor) -> Tensor:
     return torch.where(flips[:, None, None, None], images.flip(2), images)
 
 
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Bring the images (B, C, H, W) to `resolution` as Pillow's bilinear filter does.
+
+    uint8 images come out equal to Pillow's bit for bit, floats within one grey level of that.
+    """
+    if images.shape[-1] == resolution:
+        return images
+    # antialias matters when shrinking only, and is what Pillow always does.
+    return F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
+
+
+@functools.cache
+def channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value a channel, float32 (1, C, 1, 1), made once a device.
+
+    Made anew for each batch, the copy to a GPU would make the host wait for all the work before it.
+    """
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+
+
 def to_input(images: Tensor, data: Data) -> Tensor:
     """Resize to `data.resolution` and normalise, as the network takes it.
 
@@ -56,10 +78,7 @@ def to_input(images: Tensor, data: Data) -> Tensor:
     batch = images.permute(0, 3, 1, 2)  # a view: NHWC in memory is what channels_last means
     if batch.device.type != "cpu":
         batch = batch.float()
-    if batch.shape[-1] != data.resolution:
-        size = (data.resolution, data.resolution)
-        # antialias matters when shrinking only, and is what Pillow always does.
-        batch = F.interpolate(batch, size, mode="bilinear", antialias=True)
-    mean = torch.tensor(data.mean, device=batch.device).view(1, 3, 1, 1)
-    std = torch.tensor(data.std, device=batch.device).view(1, 3, 1, 1)
-    return ((batch.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    batch = resize(batch, data.resolution).float()
+    mean = channels(tuple(data.mean), batch.device)
+    std = channels(tuple(data.std), batch.device)
+    return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)

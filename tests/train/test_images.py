@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from configs.schema import Data
 from train.dataset import load_dataset
-from train.images import crop, flip, to_input
+from train.images import channels, crop, flip, resize, to_input
 
 RAW = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 
@@ -46,9 +45,7 @@ def test_resize_in_floats_is_within_one_grey_level_of_pillow(
     photos: Tensor, resolution: int
 ) -> None:
     """The arithmetic of the GPU's path, done on the CPU."""
-    floats = photos.permute(0, 3, 1, 2).float()
-    size = (resolution, resolution)
-    ours = F.interpolate(floats, size, mode="bilinear", antialias=True)
+    ours = resize(photos.permute(0, 3, 1, 2).float(), resolution)
 
     difference = ours.permute(0, 2, 3, 1).numpy() - pillow(photos, resolution)
     assert np.abs(difference).max() <= 1.0 + 1e-4  # and the noise of float32
@@ -105,3 +102,27 @@ def test_input_is_normalised_and_channels_last(photos: Tensor) -> None:
     assert batch.is_contiguous(memory_format=torch.channels_last)
     expected = (float(photos[3, 5, 7, 2]) - 113.8575) / 51.255
     assert float(batch[3, 2, 5, 7]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_mean_and_std_are_copied_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy to a GPU makes the host wait, so that no batch but the first may make one."""
+    data, images = Data(resolution=32, mean=[1.5, 2.5, 3.5]), torch.zeros(2, 32, 32, 3)
+    first = to_input(images, data)
+    monkeypatch.delattr(torch, "tensor")
+
+    assert torch.equal(to_input(images, data), first)
+    assert channels.cache_info().hits >= 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_makes_a_batch_without_waiting_and_within_one_grey_level(photos: Tensor) -> None:
+    data, on_gpu = Data(resolution=224, **RAW), photos.cuda()
+    to_input(on_gpu, data)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours = to_input(on_gpu, data)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    difference = ours.permute(0, 2, 3, 1).cpu().numpy() - pillow(photos, 224)
+    assert np.abs(difference).max() <= 1.0 + 1e-3
