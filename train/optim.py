@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from configs.schema import Optimizer, Schedule
+from configs.schema import Optimizer, Recipe, Schedule
 
 
 def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.SGD:
@@ -40,3 +40,41 @@ def learning_rate(
     if schedule.kind == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * progress))
     return peak * (1 - progress)
+
+
+def settings_without_effect(
+    recipe: Recipe, *, num_images: int, steps_per_epoch: int, total_steps: int
+) -> list[str]:
+    """What the recipe asks for and this run never comes to: key and remedy, one text each.
+
+    Only to be told: a run that is cut short for a trial has such settings, too.
+
+    Args:
+        recipe: all of it.
+        num_images: to train with.
+        steps_per_epoch: optimizer steps of one pass over them.
+        total_steps: of the whole run, as `train.max_steps` leaves it.
+    """
+    schedule, texts = recipe.schedule, []
+    if schedule.milestones and schedule.kind != "step":
+        texts.append(
+            f"schedule.milestones has no effect with schedule.kind {schedule.kind}: "
+            "set it to [] or schedule.kind to step"
+        )
+    late = [epoch for epoch in schedule.milestones if epoch * steps_per_epoch >= total_steps]
+    if late and schedule.kind == "step":
+        texts.append(
+            f"schedule.milestones has {late}, but the run ends after {total_steps:,} steps of "
+            f"{steps_per_epoch:,} an epoch: raise schedule.epochs or lower the milestones"
+        )
+    if schedule.warmup_steps > total_steps:
+        texts.append(
+            f"schedule.warmup_steps is {schedule.warmup_steps:,}, but the run ends after "
+            f"{total_steps:,} steps and never reaches optimizer.lr: lower it"
+        )
+    if recipe.train.batch_size > num_images:
+        texts.append(
+            f"train.batch_size is {recipe.train.batch_size:,}, more than the {num_images:,} "
+            "training images, so that each batch repeats some: lower it"
+        )
+    return texts
