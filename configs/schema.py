@@ -18,6 +18,10 @@ TIME_LIMIT = re.compile(r"^(?:([0-9]+)-)?([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])$
 ARCHIVE_NAME = "cifar-10-python.tar.gz"
 ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 
+# Beyond this, arithmetic in 64 bits would be at risk, and no run means it.
+WHOLE_NUMBER_LIMIT = 2**32
+LARGEST_BATCH = 65_536  # the archive has 50,000 images to train
+
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 ScalarOption = str | int | float | bool
 
@@ -29,6 +33,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _whole_numbers_are_of_this_world(cls, value: object) -> object:
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number >= WHOLE_NUMBER_LIMIT:
+                raise ValueError(f"whole numbers must be below {WHOLE_NUMBER_LIMIT:,}")
+        return value
 
 
 class Run(Section):
@@ -134,11 +146,20 @@ class Data(Section):
             raise ValueError("give 'official', 'none' or 32 lower-case hex digits")
         return value
 
+    @field_validator("mean")
+    @classmethod
+    def _mean_is_in_grey_levels(cls, value: list[float]) -> list[float]:
+        if max(map(abs, value)) > 10_000:
+            raise ValueError("every channel's mean must be from -10000 to 10000 grey levels")
+        return value
+
     @field_validator("std")
     @classmethod
-    def _std_is_positive(cls, value: list[float]) -> list[float]:
-        if min(value) <= 0:
-            raise ValueError("every channel's standard deviation must be above 0")
+    def _std_is_in_grey_levels(cls, value: list[float]) -> list[float]:
+        if not 0.001 <= min(value) <= max(value) <= 10_000:
+            raise ValueError(
+                "every channel's standard deviation must be from 0.001 to 10000 grey levels"
+            )
         return value
 
 
@@ -149,7 +170,7 @@ class Model(Section):
         "imagenet",
         description="imagenet: 7 x 7 stride 2 and max-pool; cifar: 3 x 3 stride 1 without",
     )
-    num_classes: int = Field(10, ge=2, description="size of the last layer")
+    num_classes: int = Field(10, ge=2, le=10_000, description="size of the last layer")
     weights: str | None = Field(
         None, min_length=1, description="checkpoint to start from; null: random initialisation"
     )
@@ -165,6 +186,13 @@ class Optimizer(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step that is kept")
     weight_decay: float = Field(1e-4, ge=0, description="on every parameter")
     nesterov: bool = Field(False, description="Nesterov's momentum")
+
+    @field_validator("lr")
+    @classmethod
+    def _lr_moves_the_weights(cls, value: float) -> float:
+        if value < 1e-12:
+            raise ValueError("a learning rate below 1e-12 changes no weight")
+        return value
 
     @field_validator("nesterov")
     @classmethod
@@ -198,7 +226,9 @@ class Schedule(Section):
 class Train(Section):
     """The training step."""
 
-    batch_size: int = Field(32, ge=1, description="images per optimizer step, over all GPUs")
+    batch_size: int = Field(
+        32, ge=1, le=LARGEST_BATCH, description="images per optimizer step, over all GPUs"
+    )
     micro_batch_size: int | None = Field(
         None,
         ge=1,
@@ -232,7 +262,9 @@ class Evaluate(Section):
     """Scoring on the test images, each counted once."""
 
     every_epochs: int = Field(1, ge=1, description="evaluate after every Nth epoch and the last")
-    batch_size: int = Field(250, ge=1, description="images per forward pass on one GPU")
+    batch_size: int = Field(
+        250, ge=1, le=LARGEST_BATCH, description="images per forward pass on one GPU"
+    )
 
 
 class Checkpoint(Section):

@@ -165,7 +165,8 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
         ),
         (
             "data.std=[1, 0, 1]",
-            "every channel's standard deviation must be above 0; got [1, 0, 1]",
+            "every channel's standard deviation must be from 0.001 to 10000 grey levels; "
+            "got [1, 0, 1]",
         ),
         (
             "run.notes=2024",
@@ -203,6 +204,29 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
             "train.micro_batch_size=5",
             "must divide train.batch_size, which is 32; got 5",
         ),
+        (
+            "logging.every_steps=4294967296",
+            "whole numbers must be below 4,294,967,296; got 4294967296",
+        ),
+        (
+            "schedule.milestones=[1, 99999999999]",
+            "whole numbers must be below 4,294,967,296; got [1, 99999999999]",
+        ),
+        (
+            "train.batch_size=100000",
+            "expected a whole number from 1 to 65536, got 100000 "
+            "(images per optimizer step, over all GPUs)",
+        ),
+        (
+            "data.std=[1e-46, 1, 1]",
+            "every channel's standard deviation must be from 0.001 to 10000 grey levels; "
+            "got [1e-46, 1, 1]",
+        ),
+        (
+            "data.mean=[1, 1, -1e+39]",
+            "every channel's mean must be from -10000 to 10000 grey levels; got [1, 1, -1e+39]",
+        ),
+        ("optimizer.lr=5e-324", "a learning rate below 1e-12 changes no weight; got 5e-324"),
     ],
 )
 def test_a_refused_value_is_told_with_what_is_expected(
