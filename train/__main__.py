@@ -5,17 +5,22 @@
 
 (The bare `--` keeps torchrun on Python 3.11 from taking `--run` for an option of its own.)
 
-Exit codes: 0 done, 1 failed, 2 the request was wrong, 75 stopped on request after saving.
+Exit codes: 0 done, 1 failed, 2 the request was wrong, 75 stopped on request after saving, 76 this
+node is not what the run was given.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from pathlib import Path
 
-from train.errors import RequestError
+from train.errors import RequestError, UnfitNodeError
 from train.stop import STOPPED_EXIT_CODE, StopFlag
+
+UNFIT_NODE_EXIT_CODE = 76
 
 
 def main() -> int:
@@ -30,12 +35,20 @@ def main() -> int:
     from train.worker import run
 
     try:
-        finished = run(args.run, stop)
-    except RequestError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    return 0 if finished else STOPPED_EXIT_CODE
+        return 0 if run(args.run, stop) else STOPPED_EXIT_CODE
+    except (RequestError, UnfitNodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, RequestError) else UNFIT_NODE_EXIT_CODE
+    except Exception:
+        traceback.print_exc()
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code in (0, STOPPED_EXIT_CODE):
+        sys.exit(code)
+    # Without the orderly end, in which communication libraries wait for peers that wait for us.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,16 +1,22 @@
 """Checkpoints: written whole, named by their step, checked before they are trusted.
 
-A checkpoint is `step-00001563.pt` and, written after it, `step-00001563.json` with its SHA-256 and
-scores. Without that second file the first does not count: it is what a killed writer leaves.
+A checkpoint is a file with the state and, written after it, its manifest `step-00001563.json`,
+which names that file and its SHA-256. A state that no manifest names does not count: it is what a
+killed writer leaves. The state's own name ends in digits of its SHA-256, so that saving a step once
+more never touches the checkpoint that is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +24,65 @@ import torch
 
 from train.errors import RequestError
 
+VISIBLE_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of one complete checkpoint; `score` is its top-1 in percent, if evaluated."""
+    """What is known of one complete checkpoint.
+
+    `file`: name of the state beside it. `size`: in bytes. `score`: top-1 in percent, None if that
+    step was not evaluated. `seconds`: that the writing took. `saved_at`: UTC.
+    """
 
     step: int
+    file: str
     sha256: str
     size: int
     score: float | None
+    seconds: float
+    saved_at: str
 
 
-def save(folder: Path, state: dict[str, Any], *, score: float | None, keep_last: int) -> Path:
+def write(folder: Path, state: dict[str, Any], *, score: float | None, keep_last: int) -> Manifest:
     """Write `state` as the checkpoint of its step and remove what need not be kept.
 
     Kept are the `keep_last` newest ones and the one with the best score.
 
-    Returns:
-        the file with the state.
+    Raises:
+        OSError, RuntimeError: it could not be written; those that were there still are.
     """
+    began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{state['step']:08d}.pt"
-    unfinished = path.with_suffix(".partial")
-    with unfinished.open("wb") as file:
-        torch.save(state, file)
-        flush(file.fileno())
-    manifest = Manifest(state["step"], sha256_of(unfinished), unfinished.stat().st_size, score)
-    rename(unfinished, path)
-
-    unfinished = path.with_suffix(".json.partial")
-    with unfinished.open("w") as file:
-        json.dump(asdict(manifest), file)
-        file.flush()
-        flush(file.fileno())
-    rename(unfinished, path.with_suffix(".json"))
+    name = f"step-{state['step']:08d}"
+    unfinished = folder / f"{name}.pt.partial"
+    unfinished_manifest = folder / f"{name}.json.partial"
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(state, file)
+            flush(file.fileno())
+        sha256 = sha256_of(unfinished)
+        manifest = Manifest(
+            step=state["step"],
+            file=f"{name}-{sha256[:8]}.pt",
+            sha256=sha256,
+            size=unfinished.stat().st_size,
+            score=score,
+            seconds=round(time.perf_counter() - began, 3),
+            saved_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        with unfinished_manifest.open("w") as file:
+            json.dump(asdict(manifest), file)
+            file.flush()
+            flush(file.fileno())
+        rename(unfinished, folder / manifest.file)
+        rename(unfinished_manifest, folder / f"{name}.json")
+    except (OSError, RuntimeError):
+        with contextlib.suppress(OSError):  # on a full disk, half a state would keep it full
+            remove_unfinished(folder)
+        raise
     prune(folder, keep_last)
-    return path
+    return manifest
 
 
 def flush(descriptor: int) -> None:
@@ -86,15 +115,10 @@ def manifests(folder: Path) -> list[Manifest]:
                 manifest = Manifest(**json.loads(path.read_text()))
             except (OSError, ValueError, TypeError):
                 continue
-            if state_path(folder, manifest).is_file():
+            if (folder / manifest.file).is_file():
                 yield manifest
 
     return sorted(readable(), key=lambda manifest: manifest.step)
-
-
-def state_path(folder: Path, manifest: Manifest) -> Path:
-    """The file with the state that `manifest` speaks of."""
-    return folder / f"step-{manifest.step:08d}.pt"
 
 
 def prune(folder: Path, keep_last: int) -> None:
@@ -102,33 +126,67 @@ def prune(folder: Path, keep_last: int) -> None:
     found = manifests(folder)
     scored = [manifest for manifest in found if manifest.score is not None]
     best = max(scored, key=lambda manifest: manifest.score or 0.0, default=None)
-    for manifest in found[:-keep_last]:
-        if manifest != best:
-            path = state_path(folder, manifest)
-            path.with_suffix(".json").unlink(missing_ok=True)
+    kept = [manifest for manifest in found if manifest in found[-keep_last:] or manifest == best]
+    for manifest in found:
+        if manifest not in kept:
+            (folder / f"step-{manifest.step:08d}.json").unlink(missing_ok=True)
+    named = {manifest.file for manifest in kept}
+    for path in folder.glob("step-*.pt"):
+        if path.name not in named:
             path.unlink(missing_ok=True)
 
 
-def load_newest(folder: Path, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
-    """The state of the newest checkpoint whose bytes are as they were written.
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a writer that was killed or failed has left."""
+    for path in folder.glob("step-*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def newest_intact(folder: Path) -> tuple[Manifest | None, list[str]]:
+    """The newest checkpoint whose bytes are as they were written.
 
     Returns:
-        the state, None when there is no checkpoint, and a warning for each one passed over.
+        its manifest, None when there is no checkpoint, and a warning for each one passed over.
 
     Raises:
         RequestError: there are checkpoints and every one of them is damaged.
     """
     warnings: list[str] = []
     found = manifests(folder)
+    named = {manifest.file for manifest in found}
+    for path in sorted(folder.glob("step-*.pt")):
+        if path.name not in named:
+            warnings.append(f"{path} is passed over: no manifest says that it is complete")
     for manifest in reversed(found):
-        path = state_path(folder, manifest)
-        if path.stat().st_size != manifest.size or sha256_of(path) != manifest.sha256:
-            warnings.append(f"{path} is damaged: its SHA-256 is not the one it was written with")
-            continue
-        return torch.load(path, map_location=device, weights_only=True), warnings
+        path = folder / manifest.file
+        if path.stat().st_size == manifest.size and sha256_of(path) == manifest.sha256:
+            return manifest, warnings
+        warnings.append(f"{path} is damaged: its SHA-256 is not the one it was written with")
     if found:
         raise RequestError(
             f"every checkpoint in {folder} is damaged ({'; '.join(warnings)}): "
             "move the folder away to start again from the beginning"
         )
     return None, warnings
+
+
+def load(folder: Path, manifest: Manifest, device: torch.device) -> dict[str, Any]:
+    """The state that `manifest` speaks of, on `device`; no pickled code is run.
+
+    Raises:
+        RequestError: this process cannot read what the one that chose the checkpoint saw.
+    """
+    path = folder / manifest.file
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    # By listing: a network file system remembers for long that a file was missing.
+    while (
+        not any(p.name == manifest.file for p in folder.iterdir()) and time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    try:
+        if sha256_of(path) == manifest.sha256:
+            return torch.load(path, map_location=device, weights_only=True)
+        problem = "its SHA-256 is not the one it was written with"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    raise RequestError(f"{path} reads well on rank 0 but not on {platform.node()}: {problem}")

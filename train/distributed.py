@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,19 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.schema import Train
 from train.errors import RequestError
 
 T = TypeVar("T")
+
+# The first step waits for compilers, caches and slow nodes. Later a rank that keeps the others
+# waiting for so long is dead.
+START_TIMEOUT_SECONDS = 600.0
+STEP_TIMEOUT_SECONDS = 120.0
 
 RENDEZVOUS_VARIABLES = (
     "RANK",
@@ -52,6 +60,30 @@ class Ranks:
             dist.all_reduce(tensor, op)
         return tensor
 
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Every rank's `tensor` (n,), which have one shape, as rows (ranks, n) by rank."""
+        if self.world_size == 1:
+            return tensor[None]
+        rows = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        dist.all_gather(rows, tensor)
+        return torch.stack(rows)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Every rank's `value`, by rank."""
+        values: list[Any] = [value]
+        if self.world_size > 1:
+            values = [None] * self.world_size
+            dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """What `work` gives on rank 0, on every rank.
+
+        Raises:
+            RequestError: rank 0 was refused.
+        """
+        return self.gather_objects(self.together(lambda: work() if self.is_main else None))[0]  # type: ignore[return-value]
+
     def together(self, work: Callable[[], T]) -> T:
         """Do `work` on every rank; if one rank is refused, every rank raises that refusal.
 
@@ -66,14 +98,22 @@ class Ranks:
             result = work()
         except RequestError as error:
             refusal = str(error)
-        refusals: list[str | None] = [refusal]
-        if self.world_size > 1:
-            refusals = [None] * self.world_size
-            dist.all_gather_object(refusals, refusal)
-        for refusal in refusals:
-            if refusal is not None:
-                raise RequestError(refusal)
+        for text in self.gather_objects(refusal):
+            if text is not None:
+                raise RequestError(text)
         return result  # type: ignore[return-value]  # set, for nobody was refused
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def set_timeout(self, seconds: float) -> None:
+        """How long a collective call may take from now on before the process group gives up."""
+        if self.world_size > 1:
+            # Private until torch 2.15.
+            change = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
+            change(timedelta(seconds=seconds))
 
 
 @contextmanager
@@ -99,27 +139,46 @@ def process_group(train: Train) -> Iterator[Ranks]:
         yield ranks
         return
 
-    if is_loopback(os.environ["MASTER_ADDR"]):
+    if is_loopback(os.environ["MASTER_ADDR"]) and sys.platform == "linux":
         # All workers share this machine, whose own name may not resolve.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
-    dist.init_process_group(
+    timeout = timedelta(seconds=START_TIMEOUT_SECONDS)
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    gpus = exchange(store, ranks, gpu_uuid(device) or "none")
+    options: dict[str, Any] = {}
+    if "none" not in gpus and len(set(gpus)) == ranks.world_size:
         # gloo carries what lives on the CPU (refusals, the stop flag) without a device's stream.
-        backend="cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        timeout=timedelta(minutes=10),
-        **options,
+        options = {"backend": "cpu:gloo,cuda:nccl", "device_id": device}
+    else:
+        # Also where some worker has no GPU of its own: NCCL would hang before anybody could say so.
+        options = {"backend": "gloo"}
+    dist.init_process_group(
+        store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=timeout, **options
     )
-    try:
-        yield ranks
-    finally:
-        dist.destroy_process_group()
+    yield ranks
+    # Not after an exception: NCCL would wait here for peers that wait for this rank, and the
+    # traceback would come when they give up.
+    dist.destroy_process_group()
+
+
+def exchange(store: Any, ranks: Ranks, word: str) -> list[str]:
+    """Every rank's `word`, by rank, before there is a process group."""
+    store.set(f"word/{ranks.rank}", word)
+    return [store.get(f"word/{rank}").decode() for rank in range(ranks.world_size)]
+
+
+def gpu_uuid(device: torch.device) -> str | None:
+    """What no two GPUs have in common, on whatever nodes; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return str(torch.cuda.get_device_properties(device).uuid)
 
 
 def read_place(environment: dict[str, str]) -> dict[str, int]:
     """The torchrun variables that are numbers; one lone process where none is set.
 
     Raises:
-        RequestError: some of the six are set and some are not, or one is no number.
+        RequestError: some of the six are set and some are not, or they contradict each other.
     """
     missing = [name for name in RENDEZVOUS_VARIABLES if name not in environment]
     numbers = RENDEZVOUS_VARIABLES[:4]
@@ -131,10 +190,17 @@ def read_place(environment: dict[str, str]) -> dict[str, int]:
             "start the worker with torchrun, with launch.py, or with none of them set"
         )
     try:
-        return {name: int(environment[name]) for name in numbers}
+        place = {name: int(environment[name]) for name in numbers}
+        int(environment["MASTER_PORT"])
     except ValueError:
-        values = ", ".join(f"{name}={environment[name]}" for name in numbers)
-        raise RequestError(f"torchrun's variables must be whole numbers: {values}") from None
+        place = {}
+    if not place or not (
+        0 <= place["LOCAL_RANK"] < place["LOCAL_WORLD_SIZE"] <= place["WORLD_SIZE"]
+        and 0 <= place["RANK"] < place["WORLD_SIZE"]
+    ):
+        values = ", ".join(f"{name}={environment[name]}" for name in RENDEZVOUS_VARIABLES)
+        raise RequestError(f"torchrun's variables make no sense together: {values}")
+    return place
 
 
 def choose_device(train: Train, local_rank: int) -> torch.device:
@@ -178,23 +244,36 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def wrap(model: nn.Module, ranks: Ranks) -> nn.Module:
+def wrap(model: nn.Module, ranks: Ranks, example: Tensor) -> nn.Module:
     """`model` under DistributedDataParallel, or itself for one worker.
 
     Batch-norm statistics are not sent around at each step: `average_buffers` makes them equal
     when they are needed.
+
+    `example` is any input (2 or more, 3, height, width); the model is as before after it.
     """
     if ranks.world_size == 1:
         return model
     # torch 2.13 renamed the switch and warns about the old one.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(
+    # Copied before DDP gives every rank the statistics of rank 0.
+    before = [buffer.clone() for buffer in model.buffers()]
+    wrapped = DistributedDataParallel(
         model,
         device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
         **{switch: False},
     )
+    # After its first backward pass DDP groups the gradients anew, by the order in which they came,
+    # and sums in groups differ in their last bits. Two passes that change nothing bring every
+    # attempt to the lasting groups before its first step, so that resuming is exact.
+    for _ in range(2):
+        wrapped(example).sum().backward()
+    for buffer, value in zip(model.buffers(), before, strict=True):
+        buffer.copy_(value)
+    model.zero_grad(set_to_none=True)
+    return wrapped
 
 
 @torch.no_grad()

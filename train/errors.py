@@ -1,8 +1,15 @@
-"""The one exception for what the person who asked can mend."""
+"""Exceptions for what somebody outside the program can mend."""
 
 
 class RequestError(Exception):
     """The run cannot be done as asked: the text names the place and the remedy.
 
     The worker prints it without a traceback and exits with code 2; nobody tries again.
+    """
+
+
+class UnfitNodeError(Exception):
+    """This node is not what the run was given: the text says in what.
+
+    The worker prints it without a traceback and exits with code 76; another node may do.
     """

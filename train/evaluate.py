@@ -13,6 +13,7 @@ from configs.schema import Recipe
 from train.dataset import Split
 from train.distributed import Ranks
 from train.images import to_input
+from train.vote import StopVote
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,15 @@ def evaluate(
     recipe: Recipe,
     ranks: Ranks,
     autocast: AbstractContextManager[None],
-) -> Scores:
+    stop: StopVote,
+) -> Scores | None:
     """Score `model` (not wrapped for several ranks) on all images of `split`.
 
     Whole batches are dealt out to the ranks, never padded and never cut anew: a batch has the same
     images, and so the same scores, for any number of ranks. One reduction puts the rows together.
+
+    Returns:
+        the scores, or None when a stop was agreed on before the last batch.
     """
     batch_size = recipe.evaluate.batch_size
     starts = range(0, len(split), batch_size)
@@ -68,12 +73,17 @@ def evaluate(
     rows = torch.zeros(len(split), 5, dtype=torch.float64, device=split.images.device)
     was_training = model.training
     model.eval()
-    for start in starts[ranks.rank :: ranks.world_size]:
-        part = slice(start, start + batch_size)
-        with autocast:
-            logits = model(to_input(split.images[part], recipe.data)).float()
-        rows[part] = score(logits, split.labels[part])
+    for first in range(0, len(starts), ranks.world_size):
+        if stop.is_agreed():
+            break
+        for start in starts[first : first + ranks.world_size][ranks.rank : ranks.rank + 1]:
+            part = slice(start, start + batch_size)
+            with autocast:
+                logits = model(to_input(split.images[part], recipe.data)).float()
+            rows[part] = score(logits, split.labels[part])
     model.train(was_training)
+    if stop.has_agreed:
+        return None
 
     table = ranks.all_reduce(rows).cpu()
     assert (table[:, 0] == 1).all(), "every image is counted exactly once"

@@ -6,6 +6,8 @@ One rank keeps the journal; the others hold a `Silence`, so the loop never asks 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from configs import Recipe, dump_recipe
 from train.dataset import Dataset
+from train.errors import RequestError
 from train.evaluate import Scores
 from train.pictures import confusion_picture, mistakes_picture
 
@@ -27,11 +30,22 @@ SCALARS = {
 
 def attempt_number(run_dir: Path) -> int:
     """The number of the attempt that runs now: the last one in attempts.jsonl, else 1."""
-    try:
-        lines = (run_dir / "attempts.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return 1
-    return int(json.loads(lines[-1])["attempt"]) if lines else 1
+    attempts = [row["attempt"] for row in read_rows(run_dir / "attempts.jsonl", "attempt")]
+    return attempts[-1] if attempts else 1
+
+
+def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file with a whole number at `key`; all else is damage."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get(key), int):
+                rows.append(row)
+    return rows
 
 
 class Silence:
@@ -53,84 +67,197 @@ class Silence:
 class Journal(Silence):
     """The journal of rank 0.
 
+    A disk that is full does not end the run: what could not be written is held back and written
+    with the next line.
+
     Args:
         run_dir: the run directory.
         recipe: shown in TensorBoard as text and, at the end, as hparams.
         step: the step that this attempt goes on from; lines of later steps, which a lost attempt
             wrote after its last checkpoint, are removed.
+        is_evaluated: whether that step's scores are known; if not, its evaluation is to come.
+
+    Raises:
+        RequestError: the run directory cannot be written.
     """
 
-    def __init__(self, run_dir: Path, recipe: Recipe, step: int) -> None:
+    def __init__(self, run_dir: Path, recipe: Recipe, step: int, *, is_evaluated: bool) -> None:
         self.run_dir = run_dir
         self.recipe = recipe
         self.attempt = attempt_number(run_dir)
-        self.metrics_path = run_dir / "metrics.jsonl"
-        keep_lines_until(self.metrics_path, step)
-        self.metrics = self.metrics_path.open("a", buffering=1)
-        # Both of TensorBoard's loaders drop what a lost attempt wrote only when every attempt, the
-        # first one too, says from which step on it writes.
-        self.tensorboard = SummaryWriter(
-            str(run_dir / "tensorboard"), purge_step=step + 1 if step else 0
-        )
-        if step == 0:
-            text = "\n".join(f"    {line}" for line in dump_recipe(recipe).splitlines())
-            self.tensorboard.add_text("recipe", text, 0)
+        try:
+            kept = keep_rows_until(run_dir / "metrics.jsonl", step, is_evaluated=is_evaluated)
+            self.lines = Lines(run_dir / "metrics.jsonl")
+            # Both of TensorBoard's loaders drop what a lost attempt wrote only when every attempt,
+            # the first one too, says from which step on it writes.
+            self.board = Board(run_dir / "tensorboard", step)
+            for row in kept:
+                if row["step"] == step:
+                    self.board.show(row)
+            if step == 0:
+                text = "\n".join(f"    {line}" for line in dump_recipe(recipe).splitlines())
+                self.board.open().add_text("recipe", text, 0)
+        except OSError as error:
+            raise RequestError(f"cannot write to {run_dir}: {error.strerror or error}") from None
 
     def say(self, text: str) -> None:
         """A sentence for the log."""
-        print(text, flush=True)
+        with contextlib.suppress(OSError):  # a full disk
+            print(text, flush=True)
 
     def write(self, row: dict[str, Any]) -> None:
         """One line of metrics.jsonl, its numbers in TensorBoard, and a readable line in the log."""
         row |= {"attempt": self.attempt}
-        self.metrics.write(json.dumps(row) + "\n")
-        for key in SCALARS[row["mode"]]:
-            self.tensorboard.add_scalar(f"{row['mode']}/{key}", row[key], row["step"])
-        if row["mode"] == "val":
-            self.tensorboard.flush()
+        for part in (self.lines, self.board):
+            problem = part.write(row)
+            if problem:
+                self.say(f"warning: {problem}; held back until it can be written")
         self.say(readable(row))
 
     def finish(self, results: dict[str, Any], scores: Scores, dataset: Dataset) -> None:
-        """The pictures and hparams in TensorBoard, then results.json, whole or not at all."""
+        """The pictures and hparams in TensorBoard, then results.json, whole or not at all.
+
+        Raises:
+            RequestError: they cannot be written.
+        """
         step = results["steps"]
         classes = dataset.classes
-        board = self.tensorboard
-        picture = confusion_picture(scores.confusion.numpy(), classes)
-        board.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
-        picture = mistakes_picture(scores, dataset.test.images, classes)
-        board.add_image("val/mistakes", picture, step, dataformats="HWC")
-        finals = {f"val/{key}": results[key] for key in ("accuracy_top-1", "accuracy_top-5")}
-        # add_hparams would start a second writer in a folder of its own; its parts do not.
-        for summary in hparams(flat(self.recipe), finals):
-            board.file_writer.add_summary(summary)
-        board.flush()
+        try:
+            self.lines.catch_up()
+            self.board.catch_up()
+            board = self.board.open()
+            picture = confusion_picture(scores.confusion.numpy(), classes)
+            board.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
+            picture = mistakes_picture(scores, dataset.test.images, classes)
+            board.add_image("val/mistakes", picture, step, dataformats="HWC")
+            finals = {f"val/{key}": results[key] for key in ("accuracy_top-1", "accuracy_top-5")}
+            # add_hparams would start a second writer in a folder of its own; its parts do not.
+            for summary in hparams(flat(self.recipe), finals):
+                board.file_writer.add_summary(summary)
+            board.flush()
 
-        unfinished = self.run_dir / "results.json.partial"
-        unfinished.write_text(json.dumps(results | {"attempts": self.attempt}, indent=2) + "\n")
-        unfinished.replace(self.run_dir / "results.json")
+            unfinished = self.run_dir / "results.json.partial"
+            unfinished.write_text(json.dumps(results | {"attempts": self.attempt}, indent=2) + "\n")
+            unfinished.replace(self.run_dir / "results.json")
+        except OSError as error:
+            raise RequestError(
+                f"training has ended, but the results cannot be written to {self.run_dir}: "
+                f"{error.strerror or error}. Make room and resume the run"
+            ) from None
 
     def close(self) -> None:
         """Bring everything to the disk."""
-        self.tensorboard.close()
-        self.metrics.flush()
-        os.fsync(self.metrics.fileno())
-        self.metrics.close()
+        for part in (self.board, self.lines):
+            with contextlib.suppress(OSError):
+                part.close()
 
 
-def keep_lines_until(path: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl after `step`, and a last line that was cut off."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
+class Lines:
+    """metrics.jsonl: whole lines only, whatever the disk does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("ab", buffering=0)
+        self.held: list[bytes] = []
+
+    def write(self, row: dict[str, Any]) -> str | None:
+        """Append `row`, and what was held back before it; what is wrong if that fails."""
+        self.held.append(json.dumps(row, allow_nan=False).encode() + b"\n")
         try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue
+            self.catch_up()
+        except OSError as error:
+            return f"{self.path}: {error.strerror}"
+        return None
+
+    def catch_up(self) -> None:
+        """Append what was held back.
+
+        Raises:
+            OSError: it cannot be written; the file is as it was before.
+        """
+        if not self.held:
+            return
+        size = os.fstat(self.file.fileno()).st_size
+        text = b"".join(self.held)
+        try:
+            if self.file.write(text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(self.file.fileno(), size)
+            raise
+        self.held = []
+
+    def close(self) -> None:
+        """Bring the lines to the disk."""
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+
+class Board:
+    """The scalars in TensorBoard. After an error a new event file takes the place of the broken."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder = folder
+        self.writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=step)
+        self.held: list[dict[str, Any]] = []
+
+    def open(self) -> SummaryWriter:
+        """The writer; events of the first row that is held back, and later ones, are purged."""
+        if self.writer is None:
+            purge_step = self.held[0]["step"] if self.held else None
+            self.writer = SummaryWriter(str(self.folder), purge_step=purge_step)
+        return self.writer
+
+    def write(self, row: dict[str, Any]) -> str | None:
+        """Show `row`, and what was held back before it; what is wrong if that fails."""
+        self.held.append(row)
+        try:
+            self.catch_up()
+        except OSError as error:
+            self.writer = None
+            return f"{self.folder}: {error.strerror or error}"
+        return None
+
+    def catch_up(self) -> None:
+        """Show what was held back.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        writer = self.open()
+        for row in self.held:
+            self.show(row)
+        writer.flush()
+        self.held = []
+
+    def show(self, row: dict[str, Any]) -> None:
+        """The scalars of one row."""
+        for key in SCALARS[row["mode"]]:
+            self.open().add_scalar(f"{row['mode']}/{key}", row[key], row["step"])
+
+    def close(self) -> None:
+        """Bring the events to the disk."""
+        if self.writer:
+            self.writer.close()
+
+
+def keep_rows_until(path: Path, step: int, *, is_evaluated: bool) -> list[dict[str, Any]]:
+    """Drop from metrics.jsonl what a lost attempt wrote after `step`, and damaged lines.
+
+    Returns:
+        the rows that are left.
+    """
+    if not path.exists():
+        return []
+    kept = [
+        row
+        for row in read_rows(path, "step")
+        if row["step"] < step or (row["step"] == step and (row["mode"] == "train" or is_evaluated))
+    ]
     unfinished = path.with_suffix(".partial")
-    unfinished.write_text("".join(kept))
+    unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
     unfinished.replace(path)
+    return kept
 
 
 def readable(row: dict[str, Any]) -> str:

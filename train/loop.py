@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs import Recipe
-from train import checkpoint
 from train.batches import TrainBatches
 from train.dataset import Dataset
-from train.distributed import Ranks, average_buffers
+from train.distributed import (
+    START_TIMEOUT_SECONDS,
+    STEP_TIMEOUT_SECONDS,
+    Ranks,
+    average_buffers,
+)
 from train.errors import RequestError
 from train.evaluate import Scores, evaluate
 from train.journal import Silence
+from train.loss import smoothed_cross_entropy
 from train.optim import learning_rate
-from train.state import Interval, TrainState, weights_sha256
-from train.stop import StopFlag
+from train.saver import Saver
+from train.state import Interval, TrainState, flatten, shaping, unflatten, weights_sha256
+from train.vote import StopVote
+
+REMEDY = "lower optimizer.lr or raise schedule.warmup_steps"
 
 
 @dataclass
@@ -33,7 +40,8 @@ class Session:
     """All that the loop works with: what to do, with what, where it is written, who asks to stop.
 
     `wrapped` is `state.model` as the training step calls it, under DDP when there are several
-    ranks.
+    ranks. `saver`: on the rank that writes. `first_step`: that this attempt began
+    after. `saved_step`: of the newest checkpoint, begun or done.
     """
 
     recipe: Recipe
@@ -43,11 +51,11 @@ class Session:
     state: TrainState
     wrapped: nn.Module
     journal: Silence
-    stop: StopFlag
-    run_dir: Path
+    stop: StopVote
+    saver: Saver | None
     autocast: AbstractContextManager[None]
-    saved_step: int = -1
-    clock: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "data": 0.0})
+    first_step: int
+    saved_step: int | None
 
     @property
     def total_steps(self) -> int:
@@ -75,49 +83,68 @@ def fit(session: Session) -> Scores | None:
     """Train to the end of the recipe.
 
     Returns:
-        the scores after the last step, or None when a stop was asked for; the state is saved then.
+        the scores after the last step, or None when a stop was asked for. The state is saved.
 
     Raises:
-        RequestError: the loss is not finite any more.
+        RequestError: the loss or the weights are not finite any more.
     """
-    recipe, state = session.recipe, session.state
-    scores = None
-    while state.step < session.total_steps:
-        reached_the_end = train_epoch(session)
-        refuse_bad_loss(session)
-        if not reached_the_end:
-            save(session)
-            return None
-        is_last = state.step == session.total_steps
+    state = session.state
+    while True:
         scores = None
-        if is_last or session.epoch % recipe.evaluate.every_epochs == 0:
-            scores = evaluate_epoch(session)
-        if is_last or session.epoch % recipe.checkpoint.every_epochs == 0:
-            save(session)
-    if scores is None:  # an attempt that was lost after its last checkpoint left only the results
-        scores = score(session) if state.is_evaluated else evaluate_epoch(session)
-    return scores
+        if is_at_epoch_end(session):
+            if is_due(session, session.recipe.evaluate.every_epochs) and not state.is_evaluated:
+                scores = evaluate_epoch(session)
+                if scores is None:
+                    break
+            if is_due(session, session.recipe.checkpoint.every_epochs) or state.is_best:
+                save(session)
+        if state.step == session.total_steps:
+            # An attempt that was lost after its last checkpoint left only the results to be made.
+            scores = scores or score(session)
+            save_for_good(session)
+            return scores
+        if not train_epoch(session):
+            break
+    save_for_good(session)
+    return None
+
+
+def is_at_epoch_end(session: Session) -> bool:
+    """Whether the last step was the last one of its epoch or of the run."""
+    step = session.state.step
+    return step == session.total_steps or (step > 0 and step % session.batches.steps_per_epoch == 0)
+
+
+def is_due(session: Session, every_epochs: int) -> bool:
+    """Whether what is done every so many epochs, and at the very end, is done now."""
+    return session.state.step == session.total_steps or session.epoch % every_epochs == 0
 
 
 def train_epoch(session: Session) -> bool:
-    """Take the steps that are left of this epoch; False when a stop came before its end."""
+    """Take the steps that are left of this epoch; False when a stop came before its end.
+
+    Raises:
+        RequestError: the loss or the weights are not finite any more.
+    """
     state, every = session.state, session.recipe.logging.every_steps
     steps_per_epoch = session.batches.steps_per_epoch
     end = min((state.step // steps_per_epoch + 1) * steps_per_epoch, session.total_steps)
     session.wrapped.train()
     with phase(session, "train"):
-        while state.step < end:
-            if stop_is_agreed(session):
-                return False
+        while state.step < end and not session.stop.is_agreed():
             began = time.perf_counter()
             images, labels = session.batches(state.step)
-            session.clock["data"] += time.perf_counter() - began
+            state.interval.data_seconds += time.perf_counter() - began
             train_step(session, images, labels)
             state.step += 1
-            session.clock["train"] += time.perf_counter() - began
+            state.interval.seconds += time.perf_counter() - began
             if state.step % every == 0:
                 write_training_line(session)
-    return True
+            if state.step == session.first_step + 1:
+                session.ranks.set_timeout(STEP_TIMEOUT_SECONDS)
+    refuse_bad_loss(session)
+    refuse_bad_weights(session)
+    return state.step == end
 
 
 def train_step(session: Session, images: Tensor, labels: Tensor) -> None:
@@ -132,9 +159,7 @@ def train_step(session: Session, images: Tensor, labels: Tensor) -> None:
         with wrapped.no_sync() if waits else contextlib.nullcontext():
             with session.autocast:
                 logits = wrapped(part)
-            loss = F.cross_entropy(
-                logits.float(), targets, label_smoothing=recipe.train.label_smoothing
-            )
+            loss = smoothed_cross_entropy(logits, targets, recipe.train.label_smoothing)
             (loss / len(parts)).backward()
         state.interval.add(loss, len(part), state.step)
     for group in state.optimizer.param_groups:
@@ -143,17 +168,42 @@ def train_step(session: Session, images: Tensor, labels: Tensor) -> None:
     state.interval.steps += 1
 
 
-def score(session: Session) -> Scores:
-    """The scores of the model as it is on the test images."""
-    model, ranks = session.state.model, session.ranks
+def score(session: Session) -> Scores | None:
+    """The scores of the model as it is on the test images; None when a stop was agreed on.
+
+    Afterwards all ranks have the mean batch-norm statistics, after a stop their own again.
+    """
+    state, ranks = session.state, session.ranks
+    own = flatten(state.statistics)
     with phase(session, "evaluate"):
-        average_buffers(model, ranks)
-        return evaluate(model, session.dataset.test, session.recipe, ranks, session.autocast)
+        average_buffers(state.model, ranks)
+        scores = evaluate(
+            state.model,
+            session.dataset.test,
+            session.recipe,
+            ranks,
+            session.autocast,
+            session.stop,
+        )
+    if scores is None:
+        for buffer, value in zip(state.statistics, unflatten(own, state.statistics), strict=True):
+            buffer.copy_(value)
+    return scores
 
 
-def evaluate_epoch(session: Session) -> Scores:
-    """Score the model, remember the scores, and write them down."""
+def evaluate_epoch(session: Session) -> Scores | None:
+    """Score the model, remember the scores, and write them down; None when a stop came first.
+
+    Raises:
+        RequestError: the loss on the test images is not finite.
+    """
     state, scores = session.state, score(session)
+    if scores is None:
+        return None
+    if not math.isfinite(scores.loss):
+        raise RequestError(
+            f"the loss on the test images after step {state.step} is not finite: {REMEDY}"
+        )
     accuracies = {"accuracy_top-1": scores.top1_percent, "accuracy_top-5": scores.top5_percent}
     state.last = accuracies | {"epoch": session.epoch, "step": state.step}
     if state.best is None or scores.top1_percent > state.best["accuracy_top-1"]:
@@ -174,22 +224,42 @@ def evaluate_epoch(session: Session) -> Scores:
 
 
 def save(session: Session) -> None:
-    """Write the state of this step, once, from rank 0; the others wait until it is there."""
-    state, ranks = session.state, session.ranks
-    if session.saved_step == state.step:
+    """Begin to write the state of this step, from rank 0; training goes on meanwhile."""
+    if session.saved_step == session.state.step:
         return
     with phase(session, "checkpoint"):
-        average_buffers(state.model, ranks)
-        if ranks.is_main:
-            checkpoint.save(
-                session.run_dir / "checkpoints",
-                state.state_dict(),
-                score=state.last["accuracy_top-1"] if state.last and state.is_evaluated else None,
-                keep_last=session.recipe.checkpoint.keep_last,
-            )
-        if ranks.world_size > 1:
-            dist.barrier()
-    session.saved_step = state.step
+        snapshot = session.state.state_dict(session.ranks) | {"recipe": shaping(session.recipe)}
+        if session.saver:
+            if session.saver.is_busy:
+                session.journal.say(
+                    f"warning: the checkpoint of step {session.state.step} is left out: the one "
+                    "before is still being written"
+                )
+            else:
+                tell_of_saving(session)
+                session.saver.start(snapshot, session.state.score)
+    session.saved_step = session.state.step
+
+
+def save_for_good(session: Session) -> None:
+    """Have the state of this step on the disk, if that is possible, before any rank goes on."""
+    session.stop.close()
+    session.ranks.set_timeout(START_TIMEOUT_SECONDS)
+    with phase(session, "checkpoint"):
+        tell_of_saving(session)
+        written = session.saver.written_step if session.saver else None
+        if session.ranks.gather_objects(written)[0] != session.state.step:
+            session.saved_step = None
+            save(session)
+            tell_of_saving(session)
+        session.ranks.barrier()
+
+
+def tell_of_saving(session: Session) -> None:
+    """Wait for the checkpoint that is being written, and say so if it failed."""
+    warning = session.saver.collect() if session.saver else None
+    if warning:
+        session.journal.say(f"warning: {warning}")
 
 
 def write_training_line(session: Session) -> None:
@@ -197,10 +267,12 @@ def write_training_line(session: Session) -> None:
     state, batches, device = session.state, session.batches, session.ranks.device
     began = time.perf_counter()
     refuse_bad_loss(session)
+    if session.saver and not session.saver.is_busy:
+        tell_of_saving(session)
     sums = torch.stack([state.interval.loss_sum, torch.tensor(state.interval.images).to(device)])
     loss_sum, images = session.ranks.all_reduce(sums).tolist()
-    session.clock["train"] += time.perf_counter() - began
-    steps = state.interval.steps
+    state.interval.seconds += time.perf_counter() - began
+    steps, seconds = state.interval.steps, state.interval.seconds
     session.journal.write(
         {
             "mode": "train",
@@ -208,16 +280,15 @@ def write_training_line(session: Session) -> None:
             "iter": (state.step - 1) % batches.steps_per_epoch + 1,
             "lr": session.lr(state.step - 1),
             "memory": memory_mb(device),
-            "data_time": session.clock["data"] / steps,
+            "data_time": state.interval.data_seconds / steps,
             "loss": loss_sum / images,
-            "time": session.clock["train"] / steps,
+            "time": seconds / steps,
             "step": state.step,
             "steps": session.total_steps,
-            "images_per_second": images / session.clock["train"],
+            "images_per_second": images / seconds,
         }
     )
     state.interval = Interval.empty(device)
-    session.clock = {"train": 0.0, "data": 0.0}
 
 
 def refuse_bad_loss(session: Session) -> None:
@@ -233,22 +304,35 @@ def refuse_bad_loss(session: Session) -> None:
     earliest = int(ranks.all_reduce(found.to(ranks.device), dist.ReduceOp.MIN))
     if earliest != never:
         step, rank = divmod(earliest, ranks.world_size)
-        kept = checkpoint.manifests(session.run_dir / "checkpoints")
-        kept_text = f"step {kept[-1].step}" if kept else "none was written yet"
         raise RequestError(
             f"the loss of step {step + 1} on rank {rank} is not finite "
-            f"(learning rate {session.lr(step):g}): lower optimizer.lr or raise "
-            f"schedule.warmup_steps. The last good checkpoint is kept: {kept_text}"
+            f"(learning rate {session.lr(step):g}): {REMEDY}. {kept_text(session)}"
         )
 
 
-def stop_is_agreed(session: Session) -> bool:
-    """Whether any rank was asked to stop; all ranks get the same answer at the same step.
+def refuse_bad_weights(session: Session) -> None:
+    """Stop before weights that are not finite get into a checkpoint or a score.
 
-    One rank leaving alone would hang the others in their next reduction.
+    The loss of a step is computed before its update, so it does not tell of the last one.
+
+    Raises:
+        RequestError: on every rank, naming the step.
     """
-    asked = torch.tensor(int(session.stop.is_set))  # on the CPU: no wait for the device
-    return bool(session.ranks.all_reduce(asked, dist.ReduceOp.MAX))
+    state, ranks = session.state, session.ranks
+    values = [value for value in state.model.state_dict().values() if value.is_floating_point()]
+    is_good = torch.stack([value.isfinite().all() for value in values]).all()
+    if not ranks.all_reduce(is_good.int(), dist.ReduceOp.MIN):
+        raise RequestError(
+            f"the weights after step {state.step} are not finite: {REMEDY}. {kept_text(session)}"
+        )
+
+
+def kept_text(session: Session) -> str:
+    """Which checkpoint there is to go on from."""
+    tell_of_saving(session)
+    step = session.ranks.gather_objects(session.saver.written_step if session.saver else None)[0]
+    kept = "none was written yet" if step is None else f"step {step}"
+    return f"The last good checkpoint is kept: {kept}"
 
 
 def memory_mb(device: torch.device) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from configs import Recipe
+from train.distributed import Ranks
+from train.errors import RequestError
 
 
 @dataclass
@@ -15,13 +19,16 @@ class Interval:
     """Sums since the last training line, kept on the device so that no step waits for them.
 
     `loss_sum`: float64 (), loss times images of this rank. `images`: of this rank. `first_bad`:
-    int64 (), the first step whose loss was not finite, -1 for none.
+    int64 (), the first step whose loss was not finite, -1 for none. `seconds`, `data_seconds`: of
+    the steps and of their batches, on this rank.
     """
 
     loss_sum: Tensor
     first_bad: Tensor
     images: int = 0
     steps: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
 
     @classmethod
     def empty(cls, device: torch.device) -> Interval:
@@ -61,39 +68,120 @@ class TrainState:
         """Whether `last` are the scores of this very step."""
         return self.last is not None and self.last["step"] == self.step
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it."""
+    @property
+    def is_best(self) -> bool:
+        """Whether this very step has the best score so far."""
+        return self.best is not None and self.best["step"] == self.step
+
+    @property
+    def score(self) -> float | None:
+        """Top-1 of this very step in percent, None if it was not evaluated."""
+        return self.last["accuracy_top-1"] if self.last and self.is_evaluated else None
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """The batch-norm statistics: the part of the model in which ranks differ while training."""
+        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+
+    def state_dict(self, ranks: Ranks) -> dict[str, Any]:
+        """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it.
+
+        A collective call. `model` holds the mean of all ranks' batch-norm statistics. Under
+        `ranks`, one row a rank, is what only that many ranks can go on from bit for bit: each
+        one's own statistics, float32 (ranks, n), and sums, float64 (ranks, 2).
+        """
+        rows = ranks.all_gather(flatten(self.statistics))
+        interval = self.interval
+        images = torch.tensor(interval.images, dtype=torch.float64).to(interval.loss_sum.device)
+        sums = ranks.all_gather(torch.stack([interval.loss_sum, images]))
+        # In this form the mean of equal rows is that row, to the last bit.
+        mean = rows[0] + (rows - rows[0]).mean(dim=0)
+        model = dict(self.model.state_dict())
+        names = [name for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
+        model |= dict(zip(names, unflatten(mean, self.statistics), strict=True))
         return {
-            "model": self.model.state_dict(),
+            "model": model,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "best": self.best,
             "last": self.last,
-            "seconds": self.seconds,
+            "seconds": dict(self.seconds),
             "interval": {
-                "loss_sum": self.interval.loss_sum,
-                "first_bad": self.interval.first_bad,
-                "images": self.interval.images,
-                "steps": self.interval.steps,
+                "steps": interval.steps,
+                "seconds": interval.seconds,
+                "data_seconds": interval.data_seconds,
             },
+            "ranks": {"statistics": rows, "sums": sums},
         }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Become the state that was `saved`; tensors move to this state's device."""
+    def load_state_dict(self, saved: dict[str, Any], ranks: Ranks) -> None:
+        """Become the state that was `saved`; on another number of ranks, up to rounding."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
         self.best = saved["best"]
         self.last = saved["last"]
         self.seconds = saved["seconds"]
-        device = self.interval.loss_sum.device
-        interval = saved["interval"]
-        self.interval = Interval(
-            loss_sum=interval["loss_sum"].to(device),
-            first_bad=interval["first_bad"].to(device),
-            images=interval["images"],
-            steps=interval["steps"],
+        rows, sums = saved["ranks"]["statistics"], saved["ranks"]["sums"]
+        if len(rows) == ranks.world_size:
+            for buffer, part in zip(
+                self.statistics, unflatten(rows[ranks.rank], self.statistics), strict=True
+            ):
+                buffer.copy_(part)
+            loss_sum, images = sums[ranks.rank]
+        else:
+            loss_sum, images = sums.sum(dim=0) if ranks.is_main else torch.zeros_like(sums[0])
+        self.interval = replace(
+            Interval.empty(self.interval.loss_sum.device),
+            loss_sum=loss_sum.to(self.interval.loss_sum.device),
+            images=int(images),
+            **saved["interval"],
         )
+
+
+def shaping(recipe: Recipe) -> dict[str, Any]:
+    """The keys that a run cannot change on its way and still be the same run, with their values."""
+    elsewhere = {
+        "data": {"root", "source", "md5"},
+        "model": {"weights"},
+        "train": {"micro_batch_size", "device", "precision", "deterministic"},
+    }
+    values: dict[str, Any] = {"run.seed": recipe.run.seed}
+    for section in ("data", "model", "optimizer", "schedule", "train"):
+        part = getattr(recipe, section).model_dump(exclude=elsewhere.get(section, set()))
+        values |= {f"{section}.{key}": value for key, value in part.items()}
+    return values
+
+
+def check_same_run(saved: dict[str, Any], recipe: Recipe) -> None:
+    """Refuse to go on with `saved` under a recipe that asks for another run.
+
+    Raises:
+        RequestError: naming the keys that differ, with both values.
+    """
+    now = shaping(recipe)
+    before = saved["recipe"]
+    changed = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise RequestError(
+            f"config.yaml is not that of the checkpoint ({'; '.join(changed)}): set it back, or "
+            "start a new run from this one's checkpoint by model.weights"
+        )
+
+
+def flatten(tensors: list[Tensor]) -> Tensor:
+    """All values in one row (n,)."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def unflatten(row: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """The parts of `row` (n,) in the shapes of `like`."""
+    parts = row.split([tensor.numel() for tensor in like])
+    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -14,26 +15,32 @@ import torch
 from configs import Recipe, RecipeError, read_resolved
 from train import checkpoint
 from train.batches import TrainBatches
+from train.checkpoint import Manifest
 from train.dataset import load_dataset
 from train.distributed import Ranks, process_group, wrap
 from train.errors import RequestError
+from train.health import check_nodes
 from train.journal import Journal, Silence
 from train.loop import Session, fit, results
 from train.model import build_model
-from train.optim import make_optimizer
-from train.state import Interval, TrainState
+from train.optim import make_optimizer, settings_without_effect
+from train.saver import Saver
+from train.state import Interval, TrainState, check_same_run
 from train.stop import StopFlag
-from train.weights import load_weights
+from train.vote import StopVote
+from train.weights import Account, load_weights
 
 
 def run(run_dir: Path, stop: StopFlag) -> bool:
     """Train the recipe in `run_dir` from where its newest checkpoint left it.
 
     Returns:
-        True when results.json was written, False when a stop was asked for and the state saved.
+        True when results.json was written, False when a stop was asked for, or another node is
+        unfit, and the state is saved.
 
     Raises:
         RequestError: the recipe, the data, the weights or the machine do not allow it.
+        UnfitNodeError: this node is not what the run was given.
     """
     began = time.perf_counter()
     try:
@@ -42,19 +49,40 @@ def run(run_dir: Path, stop: StopFlag) -> bool:
         raise RequestError("\n".join(error.problems)) from None
     with process_group(recipe.train) as ranks:
         print(describe(ranks), flush=True)
-        session = ranks.together(lambda: set_up(run_dir, recipe, ranks, stop))
+        is_fit, remarks = check_nodes(run_dir, recipe, ranks)
+        for remark in remarks if ranks.is_main else []:
+            print(f"warning: {remark}", flush=True)
+        if not is_fit:
+            return False
+        folder = run_dir / "checkpoints"
+        found = ranks.from_main(lambda: find_checkpoint(folder))
+        session = ranks.together(lambda: set_up(run_dir, recipe, ranks, stop, found))
         try:
-            session.wrapped = wrap(session.state.model, ranks)
+            images, _ = session.batches(0)
+            session.wrapped = wrap(session.state.model, ranks, images[:2])
             seconds = session.state.seconds
             seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - began
             scores = fit(session)
             if scores is None:
-                session.journal.say(f"stopped after step {session.state.step}; the state is saved")
+                session.journal.say(f"stopped after step {session.state.step}")
                 return False
             session.journal.finish(results(session, scores), scores, session.dataset)
             return True
         finally:
+            if session.saver:
+                session.saver.collect()
             session.journal.close()
+
+
+def find_checkpoint(folder: Path) -> tuple[Manifest | None, list[str]]:
+    """The checkpoint to go on from, chosen by one rank for all: they may see the folder differ.
+
+    Raises:
+        RequestError: there are checkpoints and every one of them is damaged.
+    """
+    with contextlib.suppress(OSError):  # on a read-only folder; saving will say so
+        checkpoint.remove_unfinished(folder)
+    return checkpoint.newest_intact(folder)
 
 
 def describe(ranks: Ranks) -> str:
@@ -66,8 +94,17 @@ def describe(ranks: Ranks) -> str:
     )
 
 
-def set_up(run_dir: Path, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> Session:
-    """Everything before the first step, on one rank."""
+def set_up(
+    run_dir: Path,
+    recipe: Recipe,
+    ranks: Ranks,
+    stop: StopFlag,
+    found: tuple[Manifest | None, list[str]],
+) -> Session:
+    """Everything before the first step, on one rank.
+
+    `found` is the checkpoint to go on from, if any, and warnings about others.
+    """
     check_batch_size(recipe, ranks.world_size)
     set_determinism(recipe.train.deterministic)
     dataset = load_dataset(recipe.data, ranks.device)
@@ -76,18 +113,18 @@ def set_up(run_dir: Path, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> Sessi
             f"model.num_classes is {recipe.model.num_classes}, "
             f"but the archive has {len(dataset.classes)} classes"
         )
-    model = build_model(recipe.model, recipe.run.seed)
+    manifest, warnings = found
     folder = run_dir / "checkpoints"
-    saved, warnings = checkpoint.load_newest(folder, ranks.device)
-    account = None
-    if recipe.model.weights and saved is None:
-        account = load_weights(model, Path(recipe.model.weights))
-    model.to(ranks.device)
-    state = TrainState(model, make_optimizer(model, recipe.optimizer), Interval.empty(ranks.device))
-    if saved is not None:
-        state.load_state_dict(saved)
+    state, account = make_state(folder, recipe, ranks, manifest)
+    saver = Saver(
+        folder, recipe.checkpoint.keep_last, ranks.device, manifest.step if manifest else None
+    )
 
-    journal = Journal(run_dir, recipe, state.step) if ranks.is_main else Silence()
+    journal = (
+        Journal(run_dir, recipe, state.step, is_evaluated=state.is_evaluated)
+        if ranks.is_main
+        else Silence()
+    )
     for warning in warnings:
         journal.say(f"warning: {warning}")
     journal.say(
@@ -96,9 +133,9 @@ def set_up(run_dir: Path, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> Sessi
     )
     if account:
         journal.say(f"weights: {account.summary()}")
-    if saved is not None:
+    if manifest:
         journal.say(f"going on after step {state.step}")
-    return Session(
+    session = Session(
         recipe=recipe,
         ranks=ranks,
         dataset=dataset,
@@ -111,13 +148,43 @@ def set_up(run_dir: Path, recipe: Recipe, ranks: Ranks, stop: StopFlag) -> Sessi
             world_size=ranks.world_size,
         ),
         state=state,
-        wrapped=model,
+        wrapped=state.model,
         journal=journal,
-        stop=stop,
-        run_dir=run_dir,
+        stop=StopVote(stop, ranks),
+        saver=saver if ranks.is_main else None,
         autocast=make_autocast(recipe, ranks, journal.say),
-        saved_step=state.step if saved is not None else -1,
+        first_step=state.step,
+        saved_step=manifest.step if manifest else None,
     )
+    for text in settings_without_effect(
+        recipe,
+        num_images=len(dataset.train),
+        steps_per_epoch=session.batches.steps_per_epoch,
+        total_steps=session.total_steps,
+    ):
+        journal.say(f"warning: {text}")
+    return session
+
+
+def make_state(
+    folder: Path, recipe: Recipe, ranks: Ranks, manifest: Manifest | None
+) -> tuple[TrainState, Account | None]:
+    """The state to train from: that of the checkpoint, else the recipe's weights or random ones.
+
+    Raises:
+        RequestError: the checkpoint is another recipe's, or the weights do not fit.
+    """
+    model = build_model(recipe.model, recipe.run.seed)
+    account = None
+    if recipe.model.weights and manifest is None:
+        account = load_weights(model, Path(recipe.model.weights))
+    model.to(ranks.device)
+    state = TrainState(model, make_optimizer(model, recipe.optimizer), Interval.empty(ranks.device))
+    if manifest:
+        saved = checkpoint.load(folder, manifest, ranks.device)
+        check_same_run(saved, recipe)
+        state.load_state_dict(saved, ranks)
+    return state, account
 
 
 def check_batch_size(recipe: Recipe, world_size: int) -> None:
@@ -142,6 +209,8 @@ def check_batch_size(recipe: Recipe, world_size: int) -> None:
 
 def set_determinism(deterministic: bool) -> None:
     """Choose algorithms that repeat bit for bit, or let cuDNN look for the fastest."""
+    if deterministic:  # cuBLAS of some torch versions refuses without it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 

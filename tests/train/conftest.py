@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from configs import dump_recipe
-from configs.schema import Recipe
+from configs.schema import Data, Logging, Optimizer, Recipe, Run, Schedule, Train
 
 PROJECT = Path(__file__).resolve().parents[2]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -53,26 +54,41 @@ def on_ranks(workers: Any) -> Callable[..., list[Any]]:
     """
 
     def call(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-        port = free_port()
-        queue = workers.Queue()
-        processes = [
-            workers.Process(target=_on_rank, args=(rank, world_size, port, function, args, queue))
-            for rank in range(world_size)
-        ]
-        for process in processes:
-            process.start()
-        outcomes = dict(queue.get(timeout=120) for _ in processes)
-        for process in processes:
-            process.join(timeout=60)
-        failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
-        if failures:
-            raise failures[0]
-        return [outcomes[rank] for rank in range(world_size)]
+        return in_processes(workers, world_size, _in_group, function, *args)
 
     return call
 
 
-def _on_rank(
+def in_processes(
+    workers: Any, world_size: int, function: Callable[..., Any], *args: Any
+) -> list[Any]:
+    """`function(rank, *args)` in a process for each rank, with torchrun's variables set."""
+    port = free_port()
+    queue = workers.Queue()
+    processes = [
+        workers.Process(target=_process, args=(rank, world_size, port, function, args, queue))
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    outcomes = dict(queue.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+    if failures:
+        raise failures[0]
+    return [outcomes[rank] for rank in range(world_size)]
+
+
+def _in_group(_rank: int, function: Callable[..., Any], *args: Any) -> Any:
+    from configs.schema import Train
+    from train.distributed import process_group
+
+    with process_group(Train(device="cpu")) as ranks:
+        return function(ranks, *args)
+
+
+def _process(
     rank: int,
     world_size: int,
     port: int,
@@ -80,16 +96,58 @@ def _on_rank(
     args: tuple[Any, ...],
     queue: Any,
 ) -> None:
-    from configs.schema import Train
-    from train.distributed import process_group
-
-    os.environ.update(place_of(rank, world_size, port))
+    os.environ.update(place_of(rank, world_size, port) if world_size > 1 else ONE_THREAD)
     try:
-        with process_group(Train(device="cpu")) as ranks:
-            outcome = function(ranks, *args)
+        outcome = function(rank, *args)
     except Exception as error:
         outcome = error
     queue.put((rank, outcome))
+
+
+class StopAfter:
+    """A stop flag that is set when the worker has looked at it so many times."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks = looks
+
+    @property
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def _train(rank: int, run_dir: Path, looks: float) -> bool:
+    from train.worker import run
+
+    # One rank is asked; the others have to follow at the same step.
+    return run(run_dir, StopAfter(looks if rank == 0 else math.inf))
+
+
+@pytest.fixture
+def attempt(workers: Any) -> Callable[..., bool]:
+    """Train a run directory until its end or a stop after so many looks; whether it finished."""
+
+    def call(run_dir: Path, world_size: int = 1, looks: float = math.inf) -> bool:
+        outcomes = set(in_processes(workers, world_size, _train, run_dir, looks))
+        assert len(outcomes) == 1, "all ranks leave alike"
+        return outcomes.pop()
+
+    return call
+
+
+@pytest.fixture
+def recipe(digits_root: Path) -> Recipe:
+    """Two epochs of three steps on 96 digits, tested on 60."""
+    return Recipe(
+        run=Run(name="test", seed=1),
+        data=Data(
+            root=str(digits_root), md5="none", train_images=96, test_images=60, resolution=32
+        ),
+        optimizer=Optimizer(lr=0.02),
+        schedule=Schedule(epochs=2, kind="cosine"),
+        train=Train(batch_size=32, device="cpu", label_smoothing=0.1),
+        logging=Logging(every_steps=2),
+    )
 
 
 @pytest.fixture

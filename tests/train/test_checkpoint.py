@@ -16,11 +16,13 @@ CPU = torch.device("cpu")
 
 def save(folder: Path, step: int, score: float | None = None, keep_last: int = 2) -> Path:
     state = {"step": step, "weight": torch.full((3,), float(step))}
-    return checkpoint.save(folder, state, score=score, keep_last=keep_last)
+    manifest = checkpoint.write(folder, state, score=score, keep_last=keep_last)
+    return folder / manifest.file
 
 
 def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    return checkpoint.load_newest(folder, CPU)
+    manifest, warnings = checkpoint.newest_intact(folder)
+    return checkpoint.load(folder, manifest, CPU) if manifest else None, warnings
 
 
 def steps(folder: Path) -> list[int]:
@@ -53,12 +55,43 @@ def test_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
 def test_state_without_its_manifest_does_not_count(tmp_path: Path) -> None:
     """That is what a writer leaves that was killed between the two."""
     save(tmp_path, 1)
-    save(tmp_path, 2).with_suffix(".json").unlink()
-    (tmp_path / "step-00000003.partial").write_bytes(b"half")
+    orphan = save(tmp_path, 2)
+    (tmp_path / "step-00000002.json").unlink()
+    (tmp_path / "step-00000003.pt.partial").write_bytes(b"half")
 
-    state, _ = newest(tmp_path)
+    state, warnings = newest(tmp_path)
     assert state is not None
     assert state["step"] == 1
+    assert warnings == [f"{orphan} is passed over: no manifest says that it is complete"]
+
+
+def test_next_save_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    orphan = save(tmp_path, 2)
+    (tmp_path / "step-00000002.json").unlink()
+    kept = save(tmp_path, 3)
+    checkpoint.remove_unfinished(tmp_path)
+
+    assert not orphan.exists()
+    assert sorted(tmp_path.iterdir()) == [kept, tmp_path / "step-00000003.json"]
+
+
+def test_no_code_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    marker = tmp_path / "was here"
+    manifest = checkpoint.write(
+        tmp_path / "c", {"step": 1, "bad": Touches(marker)}, score=None, keep_last=2
+    )
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        checkpoint.load(tmp_path / "c", manifest, CPU)
+
+    assert not marker.exists()
+
+
+class Touches:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
@@ -84,7 +117,8 @@ def test_only_damaged_checkpoints_are_an_error_and_not_a_fresh_start(tmp_path: P
 
 def test_damaged_manifest_does_not_count(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    save(tmp_path, 2).with_suffix(".json").write_text('{"step": 2')
+    save(tmp_path, 2)
+    (tmp_path / "step-00000002.json").write_text('{"step": 2')
 
     assert steps(tmp_path) == [1]
 
@@ -94,3 +128,21 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     save(tmp_path, 1, score=40.0)
 
     assert [manifest.score for manifest in checkpoint.manifests(tmp_path)] == [40.0]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_failed_write_keeps_what_was_there_and_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at the very end, when the state itself fitted."""
+    save(tmp_path, 1)
+    before = sorted(tmp_path.iterdir())
+
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 2)
+
+    assert sorted(tmp_path.iterdir()) == before

@@ -16,6 +16,8 @@ from train.distributed import Ranks, average_buffers, is_loopback, read_place
 from train.errors import RequestError
 from train.evaluate import Scores, evaluate
 from train.model import build_model
+from train.stop import StopFlag
+from train.vote import StopVote
 
 RECIPE = Recipe(data=Data(resolution=32, md5="none"), evaluate=Evaluate(batch_size=40))
 
@@ -24,7 +26,9 @@ def digest(ranks: Ranks, root: str) -> dict[str, Any]:
     """The scores of one seed's weights on 299 digits, in batches of 40 with one of 19."""
     dataset = load_dataset(RECIPE.data.model_copy(update={"root": root}), ranks.device)
     model = build_model(RECIPE.model, seed=0)
-    scores = evaluate(model, dataset.test, RECIPE, ranks, contextlib.nullcontext())
+    vote = StopVote(StopFlag(), ranks)
+    scores = evaluate(model, dataset.test, RECIPE, ranks, contextlib.nullcontext(), vote)
+    assert scores is not None
     assert model.training
     return {
         "top1": scores.top1_percent,

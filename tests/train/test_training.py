@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable
@@ -12,61 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import dump_recipe
-from configs.schema import Data, Logging, Model, Optimizer, Recipe, Run, Schedule, Train
+from configs.schema import Model, Recipe
 from tests.train.conftest import start_worker
+from tests.train.runs import board, changed, events, results, rows
 from train import checkpoint
 from train.errors import RequestError
-from train.journal import attempt_number, keep_lines_until
+from train.journal import attempt_number, keep_rows_until
 from train.model import build_model
 from train.state import weights_sha256
 from train.worker import check_batch_size
 
 Runner = Callable[..., list[tuple[int, str, str]]]
-
-
-@pytest.fixture
-def recipe(digits_root: Path) -> Recipe:
-    """Two epochs of three steps on 96 digits, tested on 60."""
-    return Recipe(
-        run=Run(name="test", seed=1),
-        data=Data(
-            root=str(digits_root), md5="none", train_images=96, test_images=60, resolution=32
-        ),
-        optimizer=Optimizer(lr=0.02),
-        schedule=Schedule(epochs=2, kind="cosine"),
-        train=Train(batch_size=32, device="cpu", label_smoothing=0.1),
-        logging=Logging(every_steps=2),
-    )
-
-
-def changed(recipe: Recipe, section: str, **values: Any) -> Recipe:
-    part = getattr(recipe, section).model_copy(update=values)
-    return recipe.model_copy(update={section: part})
-
-
-def rows(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def results(run_dir: Path) -> dict[str, Any]:
-    return json.loads((run_dir / "results.json").read_text())
-
-
-def board(run_dir: Path) -> EventAccumulator:
-    """The run's TensorBoard logs, by TensorBoard's own reader."""
-    reader = EventAccumulator(str(run_dir / "tensorboard"))
-    reader.Reload()
-    return reader
-
-
-TIMINGS = ("time", "data_time", "images_per_second", "memory", "attempt")
-
-
-def without_timings(run_dir: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(run_dir)]
 
 
 def test_metrics_tensorboard_results_and_checkpoint_agree(
@@ -90,7 +47,7 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
     assert mmcls <= lines[0].keys()
     assert {"mode", "epoch", "iter", "lr", "accuracy_top-1", "accuracy_top-5"} <= lines[1].keys()
 
-    reader = board(run_dir)
+    shown = board(run_dir)
     tags = {
         "train": ("loss", "lr", "images_per_second"),
         "val": ("accuracy_top-1", "accuracy_top-5", "loss"),
@@ -98,10 +55,8 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
     for mode, keys in tags.items():
         for key in keys:
             written = [(row["step"], np.float32(row[key])) for row in lines if row["mode"] == mode]
-            shown = [
-                (event.step, np.float32(event.value)) for event in reader.Scalars(f"{mode}/{key}")
-            ]
-            assert shown == written
+            assert shown[f"{mode}/{key}"] == written
+    reader = events(run_dir)
     assert set(reader.Tags()["images"]) == {"val/confusion_matrix", "val/mistakes"}
     assert "recipe/text_summary" in reader.Tags()["tensors"]
 
@@ -115,8 +70,8 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
     assert end["best"] == {key: best[key] for key in ("accuracy_top-1", "accuracy_top-5", "epoch")}
     assert (end["steps"], end["epochs"], end["world_size"], end["device"]) == (6, 2, 1, "cpu")
 
-    state, _ = checkpoint.load_newest(run_dir / "checkpoints", torch.device("cpu"))
-    assert state is not None
+    folder = run_dir / "checkpoints"
+    state = checkpoint.load(folder, checkpoint.manifests(folder)[-1], torch.device("cpu"))
     model = build_model(recipe.model, seed=0)
     model.load_state_dict(state["model"])
     assert weights_sha256(model) == end["weights_sha256"]
@@ -146,36 +101,27 @@ def test_loss_curve_is_the_same_on_1_2_and_4_ranks(
     assert curves[4] == pytest.approx(curves[1], rel=1e-4)
 
 
-def test_stopped_and_resumed_run_ends_bit_identical(
-    recipe: Recipe, make_run: Callable[..., Path], train: Runner
-) -> None:
-    """Stopped in the middle of an epoch and of a logging interval, gone on with, and compared."""
-    whole = make_run(recipe, name="whole")
-    assert train(whole)[0][0] == 0
-
-    run_dir = make_run(recipe, name="stopped")
-    worker = start_worker(run_dir)
-    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and rows(run_dir))
-    worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=120)
-    assert worker.returncode == 75
-    assert not (run_dir / "results.json").exists()
-    (run_dir / "attempts.jsonl").write_text('{"attempt": 1}\n{"attempt": 2}\n')
-    assert train(run_dir)[0][0] == 0
-
-    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
-    assert without_timings(run_dir) == without_timings(whole)
-    assert rows(run_dir)[-1]["attempt"] == results(run_dir)["attempts"] == 2
-    for tag in ("train/loss", "val/accuracy_top-1"):
-        both = [board(path).Scalars(tag) for path in (run_dir, whole)]
-        assert [e.step for e in both[0]] == [e.step for e in both[1]]
-
-
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
+
+
+def test_worker_that_is_asked_to_stop_saves_and_leaves_with_75(
+    recipe: Recipe, make_run: Callable[..., Path]
+) -> None:
+    """The real signal, to the real process."""
+    run_dir = make_run(recipe)
+    worker = start_worker(run_dir)
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and rows(run_dir))
+    worker.send_signal(signal.SIGTERM)
+    out, _ = worker.communicate(timeout=120)
+
+    assert worker.returncode == 75
+    [*_, saved] = checkpoint.manifests(run_dir / "checkpoints")
+    assert f"stopped after step {saved.step}" in out
+    assert not (run_dir / "results.json").exists()
 
 
 def test_finished_run_started_again_changes_nothing_but_its_results_file(
@@ -196,18 +142,51 @@ def test_finished_run_started_again_changes_nothing_but_its_results_file(
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     recipe: Recipe, make_run: Callable[..., Path], train: Runner
 ) -> None:
-    run_dir = make_run(changed(recipe, "schedule", epochs=1))
-    assert train(run_dir)[0][0] == 0
-    diverging = changed(changed(recipe, "optimizer", lr=1e30), "train", micro_batch_size=16)
-    (run_dir / "config.yaml").write_text(dump_recipe(diverging))
+    run_dir = make_run(changed(recipe, "schedule", epochs=3))
+    folder = run_dir / "checkpoints"
+    worker = start_worker(run_dir)
+    wait_for(lambda: checkpoint.manifests(folder))
+    worker.kill()
+    worker.communicate()
+    good = checkpoint.manifests(folder)[-1]
+    state = checkpoint.load(folder, good, torch.device("cpu"))
+    state["model"]["fc.weight"] *= 1e38  # still finite, but not what comes out of it
+    checkpoint.write(folder, state, score=None, keep_last=2)
     outcomes = train(run_dir, world_size=2)
 
     assert [code for code, _, _ in outcomes] == [2, 2]
     for _, _, err in outcomes:
         message = err.strip().splitlines()[-1]
-        assert message.startswith("error: the loss of step 5 on rank 0 is not finite")
-        assert message.endswith("The last good checkpoint is kept: step 3")
-    assert [m.step for m in checkpoint.manifests(run_dir / "checkpoints")] == [3]
+        assert message.startswith(f"error: the loss of step {good.step + 1} on rank 0 is not fin")
+        assert message.endswith(f"The last good checkpoint is kept: step {good.step}")
+    assert [m.step for m in checkpoint.manifests(folder)] == [good.step]
+
+
+def test_weights_that_the_last_step_broke_are_neither_saved_nor_scored(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    """The loss of that step is still finite: it was computed before the update."""
+    recipe = changed(recipe, "optimizer", lr=1e38, weight_decay=10.0)
+    run_dir = make_run(changed(recipe, "train", max_steps=1))
+    [(code, _, err)] = train(run_dir)
+
+    assert code == 2
+    assert err.startswith("error: the weights after step 1 are not finite")
+    assert checkpoint.manifests(run_dir / "checkpoints") == []
+    assert rows(run_dir) == []
+
+
+def test_another_recipe_cannot_go_on_with_a_checkpoint(
+    recipe: Recipe, make_run: Callable[..., Path], train: Runner
+) -> None:
+    recipe = changed(recipe, "train", max_steps=1)
+    run_dir = make_run(recipe)
+    assert train(run_dir)[0][0] == 0
+    (run_dir / "config.yaml").write_text(dump_recipe(changed(recipe, "optimizer", momentum=0.1)))
+    [(code, _, err)] = train(run_dir)
+
+    assert code == 2
+    assert "optimizer.momentum was 0.9 and is 0.1" in err
 
 
 def test_refused_archive_ends_all_ranks_with_one_clear_line(
@@ -260,15 +239,28 @@ def test_wrong_number_of_classes_is_refused(
     assert err == "error: model.num_classes is 7, but the archive has 10 classes\n"
 
 
-def test_lines_after_the_checkpoint_and_half_lines_are_dropped(tmp_path: Path) -> None:
+def test_lines_after_the_checkpoint_and_damaged_lines_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 2}\n{"step": 3}\n{"step": 4}\n{"st')
-    keep_lines_until(path, 3)
+    row = '{"mode": "train", "step": %d}\n'
+    path.write_bytes((row % 2 + "null\n5\n" + row % 3 + row % 4).encode() + b'\xff\x00\n{"st')
+    keep_rows_until(path, 3, is_evaluated=False)
 
-    assert path.read_text() == '{"step": 2}\n{"step": 3}\n'
+    assert path.read_text() == row % 2 + row % 3
+
+
+@pytest.mark.parametrize("is_evaluated", [True, False])
+def test_scores_of_the_step_gone_on_from_are_kept_only_if_it_has_them(
+    tmp_path: Path, is_evaluated: bool
+) -> None:
+    """A run stopped in the middle of an evaluation makes it again."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"mode": "train", "step": 3}\n{"mode": "val", "step": 3}\n')
+    kept = keep_rows_until(path, 3, is_evaluated=is_evaluated)
+
+    assert [row["mode"] for row in kept] == (["train", "val"] if is_evaluated else ["train"])
 
 
 def test_attempt_is_the_ledgers_last(tmp_path: Path) -> None:
     assert attempt_number(tmp_path) == 1
-    (tmp_path / "attempts.jsonl").write_text('{"attempt": 1}\n{"attempt": 2}\n')
+    (tmp_path / "attempts.jsonl").write_text('{"attempt": 1}\n{"attempt": 2}\n{"att')
     assert attempt_number(tmp_path) == 2

@@ -1,0 +1,92 @@
+"""Interrupted and resumed: the same bits at the end, and every line once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.schema import Recipe
+from tests.train.runs import board, changed, results, rows, shown_by_data_server, without_timings
+from train import checkpoint
+
+Attempt = Callable[..., bool]
+TAGS = ("train/loss", "train/lr", "val/accuracy_top-1", "val/loss")
+
+
+@pytest.fixture
+def recipe(recipe: Recipe) -> Recipe:
+    """Two epochs of three steps, a training line after every second, three batches to test."""
+    return changed(recipe, "evaluate", batch_size=20)
+
+
+def interrupt_until_done(attempt: Attempt, run_dir: Path, world_size: int, looks: int) -> list[int]:
+    """Attempts that stop after `looks` looks at the flag, then one more each; where they did."""
+    steps: list[int] = []
+    (run_dir / "attempts.jsonl").write_text('{"attempt": 1}\n')
+    while not attempt(run_dir, world_size, looks + len(steps)):
+        steps.append(checkpoint.manifests(run_dir / "checkpoints")[-1].step)
+        with (run_dir / "attempts.jsonl").open("a") as ledger:
+            ledger.write(f'{{"attempt": {len(steps) + 1}}}\n')
+    return steps
+
+
+@pytest.mark.parametrize(("world_size", "looks"), [(1, 0), (2, 1), (4, 1)])
+def test_run_interrupted_again_and_again_ends_bit_identical(
+    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt, world_size: int, looks: int
+) -> None:
+    """Between any two steps or batches of an evaluation, also in the middle of a logging interval.
+
+    Four ranks, because two hide that DDP groups its gradients anew after the first backward pass.
+    """
+    whole = make_run(recipe, name="whole")
+    assert attempt(whole, world_size)
+    run_dir = make_run(recipe, name="interrupted")
+    stops = interrupt_until_done(attempt, run_dir, world_size, looks)
+
+    assert len(stops) >= 2
+    assert {1, 2, 4, 5} & set(stops), "in the middle of an epoch"
+    assert world_size > 1 or {3, 6} & set(stops), "in the middle of an evaluation"
+    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
+    assert results(run_dir)["attempts"] == len(stops) + 1
+    assert without_timings(run_dir) == without_timings(whole)
+    for reader in (board, shown_by_data_server):
+        curves = [reader(path) for path in (run_dir, whole)]
+        for tag in TAGS:
+            assert curves[0][tag] == curves[1][tag]
+            assert len({step for step, _ in curves[0][tag]}) == len(curves[0][tag])
+
+
+def test_another_number_of_ranks_goes_on_with_the_same_batches_and_sums(
+    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
+) -> None:
+    """Up to rounding: at 64 px and with micro-batches, see the test of 1, 2 and 4 ranks."""
+    recipe = changed(changed(recipe, "train", micro_batch_size=8), "data", resolution=64)
+    recipe = changed(recipe, "optimizer", lr=0.005)
+    whole = make_run(recipe, name="whole")
+    assert attempt(whole)
+    run_dir = make_run(recipe, name="changed")
+    assert not attempt(run_dir, world_size=2, looks=0)
+    assert checkpoint.manifests(run_dir / "checkpoints")[-1].step == 1
+    assert attempt(run_dir, world_size=1)
+
+    losses = [
+        [row["loss"] for row in rows(path) if row["mode"] == "train"] for path in (whole, run_dir)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_checkpoint_holds_the_mean_statistics_and_each_ranks_own(
+    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
+) -> None:
+    run_dir = make_run(recipe)
+    assert not attempt(run_dir, world_size=2, looks=1)
+    folder = run_dir / "checkpoints"
+    state = checkpoint.load(folder, checkpoint.manifests(folder)[-1], torch.device("cpu"))
+
+    own = state["ranks"]["statistics"]
+    assert not torch.equal(own[0], own[1])
+    mean = state["model"]["bn1.running_mean"]
+    assert torch.allclose(mean, own[:, : len(mean)].mean(dim=0))
