@@ -86,6 +86,15 @@ class Cluster(Section):
     mem_gb: int | None = Field(
         None, ge=1, description="memory of a node in GB; null: the partition's default"
     )
+    max_crashes: int = Field(
+        3, ge=1, description="crashes of the run after which it is not started again by itself"
+    )
+    host_suffix: str = Field(
+        "", description="what is appended to a node's name to reach it on the fast network"
+    )
+    interface: str | None = Field(
+        None, min_length=1, description="network interface of NCCL and gloo; null: they choose"
+    )
     setup: list[str] = Field([], description="shell lines run on each job before the workers")
     env: dict[str, str] = Field({}, description="environment variables set for the workers")
     sbatch: dict[str, ScalarOption] = Field(

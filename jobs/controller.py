@@ -6,15 +6,20 @@ Slurm's JSON changes its shape between releases; `--format` does not.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.errors import WorkError
 
 PING_SECONDS = 5.0
 QUERY_SECONDS = 30.0
+# A job that asks may have little time left.
+PATIENCE_IN_A_JOB_SECONDS = 10.0
+FOLLOWING = "follow-up"
 
 # What a shell inside salloc, a job step or an old training session leaves behind; it would change
 # the new job (SLURM_CPU_BIND pins all ranks to a few cores, SBATCH_* overrides the script).
@@ -31,6 +36,22 @@ LEAKING_NAMES = GPU_CHOICE | {
 }  # fmt: skip
 # These say how to talk to Slurm, not what to run.
 NEEDED = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
+
+
+@dataclass(frozen=True)
+class Now:
+    """A job in the queue at this moment."""
+
+    state: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a job as accounting has it; when it began, in seconds since the epoch."""
+
+    began: int
+    state: str
 
 
 @dataclass(frozen=True)
@@ -120,22 +141,81 @@ def recorded_states(job_ids: Iterable[str]) -> dict[str, str]:
     return {job: state.split()[0] for job, state in rows}
 
 
-def is_running(job_id: str) -> bool:
-    """Whether a job runs and nobody has ended it: from then on Slurm calls it COMPLETING."""
+def look_at(job_id: str) -> Now | None:
+    """How a job stands in the queue; None if nobody can say."""
+    command = ["squeue", "--noheader", f"--jobs={job_id}", "--Format=State:40,RestartCnt:20"]
+    words = _words(command).split()
+    if len(words) != 2:  # an older squeue, or none on this node
+        found = dict(re.findall(r"(\w+)=(\S+)", _words(["scontrol", "-o", "show", "job", job_id])))
+        words = [found.get("JobState", ""), found.get("Restarts", "")]
+    state, restarts = words
+    return Now(state, int(restarts)) if state and restarts.isdecimal() else None
+
+
+def end_time(job_id: str) -> str:
+    """When the time limit of a running job is, as Slurm writes times here; empty if unknown."""
+    return _words(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"]).strip()
+
+
+def configuration() -> str:
+    """The cluster's configuration as scontrol prints it; empty if it does not."""
+    return _words(["scontrol", "show", "config"])
+
+
+def recorded_starts(job_id: str) -> list[Start]:
+    """Every start of a job in accounting, oldest first; empty where sacct is silent."""
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates"]
+    command += ["--format=Start,State", f"--jobs={job_id}"]
+    rows = [line.split("|", 1) for line in _words(command, SLURM_TIME_FORMAT="%s").splitlines()]
+    return [Start(int(start), state.split()[0]) for start, state in rows if start.isdecimal()]
+
+
+def exclude(job_id: str, nodes: Iterable[str]) -> str | None:
+    """Keep a waiting job off some nodes; returns Slurm's words if it refuses."""
+    command = ["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}"]
+    return _order(command)
+
+
+def follow(job_id: str, script: Path, excluded: Iterable[str]) -> tuple[str, str]:
+    """Queue `script` to start when a job has ended: its id, or Slurm's words if it refuses."""
+    command = ["sbatch", "--parsable", f"--dependency=afterany:{job_id}"]
+    nodes = ",".join(excluded)
+    command += [f"--exclude={nodes}"] if nodes else []
     try:
-        answer = _ask(["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"], QUERY_SECONDS)
-    except WorkError:
-        return False
-    return answer.stdout.strip() == "RUNNING"
+        answer = _ask([*command, str(script), FOLLOWING], QUERY_SECONDS)
+    except WorkError as error:
+        return "", str(error)
+    if answer.returncode != 0:
+        return "", answer.stderr.strip()
+    return parse_job_id(answer.stdout) or "", f"sbatch answered without a job id: {answer.stdout}"
+
+
+def submit(script: Path, *options: str) -> str:
+    """Queue a script as it is; returns the job id.
+
+    Raises:
+        WorkError: Slurm refuses, in its words.
+    """
+    answer = _ask(["sbatch", "--parsable", *options, str(script)], QUERY_SECONDS)
+    job = parse_job_id(answer.stdout)
+    if answer.returncode != 0 or job is None:
+        raise WorkError(f"Slurm refused the job: {answer.stderr.strip() or answer.stdout.strip()}")
+    return job
+
+
+def parse_job_id(answer: str) -> str | None:
+    """The job id in what `sbatch --parsable` prints.
+
+    A site's banner may come before it, the cluster's name after it: "123;cluster".
+    """
+    lines = answer.strip().splitlines()
+    match = re.fullmatch(r"(\d+)(;\S+)?", lines[-1]) if lines else None
+    return match.group(1) if match else None
 
 
 def requeue(job_id: str) -> str | None:
     """Ask Slurm to start a running job again; returns Slurm's words if it refuses."""
-    try:
-        answer = _ask(["scontrol", "requeue", job_id], QUERY_SECONDS)
-    except WorkError as error:
-        return str(error)
-    return None if answer.returncode == 0 else answer.stderr.strip()
+    return _order(["scontrol", "requeue", job_id])
 
 
 def cancel(job_id: str) -> None:
@@ -149,15 +229,32 @@ def cancel(job_id: str) -> None:
         raise WorkError(answer.stderr.strip())
 
 
+def _order(command: list[str]) -> str | None:
+    try:
+        answer = _ask(command, QUERY_SECONDS)
+    except WorkError as error:
+        return str(error)
+    return None if answer.returncode == 0 else answer.stderr.strip() or "it did not say why"
+
+
+def _words(command: list[str], **variables: str) -> str:
+    """What a program prints; nothing if it is missing, slow or unhappy."""
+    try:
+        answer = _ask(command, PATIENCE_IN_A_JOB_SECONDS, **variables)
+    except WorkError:
+        return ""
+    return answer.stdout if answer.returncode == 0 else ""
+
+
 def _ask(
-    command: list[str], patience: float, text: str | None = None
+    command: list[str], patience: float, text: str | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
             input=text,
             stdin=None if text is not None else subprocess.DEVNULL,
-            env=clean_environment(),
+            env=clean_environment() | variables,
             capture_output=True,
             text=True,
             timeout=patience,

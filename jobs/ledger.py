@@ -1,26 +1,43 @@
 """The attempt ledger, attempts.jsonl: one line for each time the run's job was started.
 
-Only rank 0's parent writes it. A line is added when an attempt starts and completed when it ends,
-each time by replacing the file, so that no reader and no crash meets half a line.
+Rank 0's parent adds a line when an attempt starts; whoever settles the attempt completes it. Each
+time the file is replaced, so that no reader and no crash meets half a line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from jobs import metrics
+from jobs import checkpoints, metrics
 from jobs.place import Place
-from jobs.rundir import RunDirectory, timestamp
+from jobs.rundir import RunDirectory, seconds_of, timestamp, warning
 
-Reason = Literal["finished", "stopped", "cancelled", "crash", "configuration error", "lost"]
+Reason = Literal[
+    "finished",
+    "time limit",
+    "preemption",
+    "requeued",  # by someone outside
+    "node failure",
+    "out of memory",
+    "crash",
+    "unfit node",
+    "cancelled",
+    "stopped",  # a local run, by whoever started it
+    "configuration error",
+    "lost",  # nothing tells more
+]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One line of the ledger; `end` and what follows it are null while the attempt runs."""
+    """One line of the ledger; `end` and what follows it are null while the attempt runs.
+
+    `gpu_seconds_lost` is the number of workers times the seconds from this attempt's newest
+    checkpoint (from its start if it has none) to its end; 0 if the run finished.
+    """
 
     attempt: int
     job_id: str | None
@@ -32,6 +49,16 @@ class Attempt:
     exit_code: int | None = None
     first_step: int | None = None
     last_step: int | None = None
+    workers: int | None = None
+    afresh: bool = False
+    """A person started this one: budgets count from here."""
+    saved_step: int | None = None
+    """The newest complete checkpoint when the attempt ended."""
+    gpu_seconds_lost: float | None = None
+    unfit_nodes: list[str] = field(default_factory=list)
+
+
+_KEYS = {key.name for key in dataclasses.fields(Attempt)}
 
 
 def read(run: RunDirectory) -> list[Attempt]:
@@ -40,53 +67,76 @@ def read(run: RunDirectory) -> list[Attempt]:
         lines = run.attempts.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [Attempt(**json.loads(line)) for line in lines]
+    rows = (json.loads(line) for line in lines)
+    return [Attempt(**{key: row[key] for key in row.keys() & _KEYS}) for row in rows]
+
+
+def find(run: RunDirectory, job_id: str, restart_count: int) -> Attempt | None:
+    """The attempt that one start of a job is, if it came as far as opening one."""
+    starts = {(entry.job_id, entry.restart_count): entry for entry in read(run)}
+    return starts.get((job_id, restart_count))
 
 
 def open_attempt(run: RunDirectory, place: Place) -> Attempt:
-    """Write down that the next attempt starts here and now.
-
-    A line that the attempt before left open (its node died, say) is closed as lost.
-    """
+    """Write down that the next attempt starts here and now."""
     entries = read(run)
-    if entries and entries[-1].end is None:
-        entries[-1] = _closed(run, entries[-1], "lost", None)
+    known = place.job_id is not None and any(entry.job_id == place.job_id for entry in entries)
     attempt = Attempt(
         attempt=len(entries) + 1,
         job_id=place.job_id,
         restart_count=place.restart_count,
         nodes=list(place.nodes),
         start=timestamp(),
+        workers=place.world_size,
+        # A requeue keeps the job's id, and a follow-up job says that it is one.
+        afresh=not known and not place.follow_up,
     )
     _write(run, [*entries, attempt])
     return attempt
 
 
-def close_attempt(run: RunDirectory, number: int, reason: Reason, exit_code: int) -> None:
-    """Complete the line of an attempt that has ended."""
-    _write(
-        run,
-        [
-            _closed(run, entry, reason, exit_code) if entry.attempt == number else entry
-            for entry in read(run)
-        ],
-    )
+def close_attempt(
+    run: RunDirectory,
+    number: int,
+    reason: Reason,
+    exit_code: int | None,
+    unfit_nodes: list[str] | None = None,
+) -> Attempt:
+    """Complete the line of an attempt that has ended, and return it; a closed one stays as it is.
+
+    Raises:
+        KeyError: there is no such attempt.
+    """
+    entries = {entry.attempt: entry for entry in read(run)}
+    if entries[number].end is None:
+        entries[number] = _closed(run, entries[number], reason, exit_code, unfit_nodes or [])
+        _write(run, list(entries.values()))
+    return entries[number]
 
 
-def is_closed(run: RunDirectory, number: int) -> bool:
-    """Whether rank 0 has written down the end of an attempt."""
-    return any(entry.attempt == number and entry.end for entry in read(run))
-
-
-def _closed(run: RunDirectory, entry: Attempt, reason: Reason, exit_code: int | None) -> Attempt:
+def _closed(
+    run: RunDirectory,
+    entry: Attempt,
+    reason: Reason,
+    exit_code: int | None,
+    unfit_nodes: list[str],
+) -> Attempt:
     steps = _logged_steps(run, entry.attempt)
+    saved = checkpoints.newest(run)
+    end = timestamp()
+    lost_from = max(entry.start, (saved and saved.saved_at) or "")
+    lost = 0.0 if reason == "finished" else seconds_of(end) - seconds_of(lost_from)
     return dataclasses.replace(
         entry,
-        end=timestamp(),
+        end=end,
         reason=reason,
         exit_code=exit_code,
         first_step=min(steps, default=None),
         last_step=max(steps, default=None),
+        saved_step=saved.step if saved else None,
+        # The clocks of two machines may differ by a little.
+        gpu_seconds_lost=max(0.0, lost) * (entry.workers or len(entry.nodes)),
+        unfit_nodes=unfit_nodes,
     )
 
 
@@ -97,5 +147,6 @@ def _logged_steps(run: RunDirectory, number: int) -> list[int]:
 def _write(run: RunDirectory, entries: list[Attempt]) -> None:
     draft = run.attempts.with_name(".attempts.jsonl.partial")
     lines = (json.dumps(dataclasses.asdict(entry)) for entry in entries)
-    draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    draft.replace(run.attempts)
+    with warning(f"cannot write {run.attempts}"):
+        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        draft.replace(run.attempts)

@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from types import FrameType
 
 from configs.schema import Recipe
-from jobs import attachment, controller, failure, ledger, metrics, text
+from jobs import attachment, controller, digest, failure, lease, ledger, metrics, settle, text
 from jobs.errors import RequestError, WorkError
-from jobs.guard import PEER_SECONDS, SAVE_SECONDS
+from jobs.guard import SAVE_SECONDS
 from jobs.layout import Layout
 from jobs.progress import Display
 from jobs.rundir import RunDirectory
 
 POLL_SECONDS = 0.2
+# For a task to see its worker off after that.
+LAST_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Task = subprocess.Popen[bytes]
@@ -66,6 +68,7 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     attachment.attach(run, start_key)
     with interrupt.watch(), _tasks(run, recipe, plan, start_key) as tasks:
         code = _attend(run, recipe, tasks, interrupt)
+    _settle(run, start_key)
     seconds = time.monotonic() - started
     if interrupt.count:
         print(f"stopped after {text.duration(seconds)}", file=sys.stderr)
@@ -127,12 +130,22 @@ def _attend(run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _In
                 if task.returncode and rank not in failed:
                     failed.add(rank)
                     _note_lost_task(run, rank, task)
-                    _end(tasks, signal.SIGTERM)
+                    if not _has_failed(run):
+                        # It told nobody, because it found no place to; else they know themselves.
+                        _end(tasks, signal.SIGTERM)
             if (asked or failed) and give_up_at is None:
-                give_up_at = time.monotonic() + SAVE_SECONDS + 2 * PEER_SECONDS
+                give_up_at = time.monotonic() + SAVE_SECONDS + LAST_SECONDS
             if give_up_at and time.monotonic() > give_up_at:
                 break
     return max((task.returncode or 0 for task in tasks), key=abs, default=0)
+
+
+def _settle(run: RunDirectory, start_key: str) -> None:
+    """Do what rank 0's task could not do if it was killed."""
+    lease.release(run, start_key)
+    attempts = ledger.read(run)
+    if attempts and attempts[-1].end is None:
+        settle.settle_here(run, attempts[-1].attempt, start_key)
 
 
 def _end(tasks: list[Task], number: signal.Signals) -> None:
@@ -151,6 +164,11 @@ def _note_lost_task(run: RunDirectory, rank: int, task: Task) -> None:
         failure.claim(run, attempts[-1].attempt, lost)
 
 
+def _has_failed(run: RunDirectory) -> bool:
+    attempts = ledger.read(run)
+    return bool(attempts) and failure.is_claimed(run, attempts[-1].attempt)
+
+
 def _raise_failure(run: RunDirectory, code: int) -> None:
     attempts = ledger.read(run)
     first = failure.read(run, attempts[-1].attempt) if attempts else None
@@ -160,7 +178,7 @@ def _raise_failure(run: RunDirectory, code: int) -> None:
         raise WorkError(f"the run ended with {failure.describe_exit(code)}")
     if first.exit_code == failure.CONFIGURATION_ERROR:
         raise RequestError(*first.last_words().splitlines())
-    raise WorkError(first.describe())
+    raise WorkError(digest.write(run, attempts[-1].attempt) or first.describe())
 
 
 def _report(run: RunDirectory, seconds: float) -> None:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# The job script sets it from its first argument, which the job before has given it.
+FOLLOW_UP = "RUN_FOLLOWS_ITSELF"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -21,6 +24,10 @@ class Place:
     nodes: tuple[str, ...]
     start_key: str
     """Names this start of the job: no two starts share it, so nothing stale is ever read."""
+    follow_up: bool = False
+    """Whether the job was queued by the one before it, where Slurm refused to requeue that."""
+    log_id: str = ""
+    """The number in the name of the job's log; an element of an array has one of its own."""
 
     @property
     def job(self) -> str:
@@ -48,8 +55,22 @@ def from_slurm(environ: Mapping[str, str]) -> Place:
         restart_count=restart_count,
         node=environ.get("SLURMD_NODENAME", job.hostname),
         nodes=tuple(job.hostnames),
-        start_key=f"{job.job_id}.{restart_count}",
+        start_key=start_key(job.job_id, restart_count),
+        follow_up=environ.get(FOLLOW_UP) == "yes",
+        log_id=environ["SLURM_JOB_ID"],
     )
+
+
+def start_key(job_id: str, restart_count: int) -> str:
+    """The key of one start of a Slurm job."""
+    return f"{job_id}.{restart_count}"
+
+
+def job_id_of(environ: Mapping[str, str]) -> str:
+    """The id that Slurm takes a job by; an element of an array is ARRAY_INDEX."""
+    if "SLURM_ARRAY_JOB_ID" in environ:
+        return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
+    return environ["SLURM_JOB_ID"]
 
 
 def expand_tasks(text: str) -> list[int]:

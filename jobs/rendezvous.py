@@ -1,38 +1,40 @@
 """How the ranks of one start of a job find each other: an address and a port that rank 0 publishes.
 
-The port is probed free, below the ephemeral range (no outgoing connection takes it meanwhile), and
-the file is named after the job and its restart count, so that no rank ever reads a stale one.
+The file is named after the job and its restart count, so that no rank ever reads a stale one.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 import socket
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from jobs.deadline import Limits
 from jobs.errors import WorkError
 from jobs.place import Place
 from jobs.rundir import RunDirectory, write_json
 from jobs.stop import StopRequest
 
-LOWEST_PORT = 10_000
-EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PATIENCE_SECONDS = 120.0
+
+
+class StoppedError(Exception):
+    """A request to stop came before there was anything to save."""
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where the ranks meet, and the number of the attempt that they are."""
+    """Where the ranks meet, the number of the attempt that they are, and what Slurm grants it."""
 
     address: str
     port: int
     attempt: int
+    limits: Limits = field(default_factory=Limits)
 
 
 def publish(run: RunDirectory, place: Place, meeting: Meeting) -> None:
@@ -46,7 +48,8 @@ def await_meeting(
     """Wait for rank 0 to publish.
 
     Raises:
-        WorkError: it did not within `patience` seconds, or this rank was asked to stop.
+        WorkError: it did not within `patience` seconds.
+        StoppedError: this rank was asked to stop meanwhile.
     """
     file = _file(run, place)
     deadline = time.monotonic() + patience
@@ -59,39 +62,21 @@ def await_meeting(
                 "did it start, and do all nodes see the same run.root?"
             )
         if stop.signal:
-            raise WorkError(f"asked to stop by {stop.signal.name} before rank 0 had published")
+            raise StoppedError(f"asked to stop by {stop.signal.name} before rank 0 had published")
         time.sleep(0.1)
-    return Meeting(**json.loads(file.read_text(encoding="utf-8")))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return Meeting(**content | {"limits": Limits(**content["limits"])})
 
 
-def free_port() -> int:
-    """A port that nobody listens on, below those the kernel gives to outgoing connections.
-
-    Raises:
-        WorkError: 200 random ports were all taken.
-    """
-    highest = 32_767
-    if EPHEMERAL_RANGE.exists():
-        lowest_ephemeral = int(EPHEMERAL_RANGE.read_text().split()[0])
-        # A site may have widened the range down to 1024; then there is nothing below it to choose.
-        highest = lowest_ephemeral - 1 if lowest_ephemeral > LOWEST_PORT + 1000 else highest
-    for _ in range(200):
-        port = random.randint(LOWEST_PORT, highest)  # noqa: S311 - not a secret
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise WorkError(f"no free port found between {LOWEST_PORT} and {highest}")
-
-
-def address_of(node: str) -> str:
+def address_of(node: str, suffix: str = "") -> str:
     """The name under which the other nodes reach `node`, which is where this runs.
 
+    With a suffix it is the node's name and that, where the fast network has names of its own. Else
     Slurm's own NodeAddr comes first: the controller reaches the node by it, also where node names
     are not in any name service. Then the node's name, then what the machine calls itself.
     """
+    if suffix:
+        return node + suffix
     for candidate in (_node_address(node), node):
         if candidate and _resolves(candidate):
             return candidate

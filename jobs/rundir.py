@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +15,26 @@ from pathlib import Path
 
 from jobs.errors import RequestError
 
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
 
 def timestamp() -> str:
     """The time now, UTC, as the records of a run write it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(TIME_FORMAT)
+
+
+def seconds_of(stamp: str) -> float:
+    """A timestamp as seconds since the epoch."""
+    return datetime.strptime(stamp, TIME_FORMAT).replace(tzinfo=UTC).timestamp()
+
+
+@contextlib.contextmanager
+def warning(what: str) -> Iterator[None]:
+    """Turn a failing write of the body into a warning: no record is worth the run itself."""
+    try:
+        yield
+    except OSError as error:
+        print(f"warning: {what}: {error}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,16 @@ class RunDirectory:
         return self.path / "results.json"
 
     @property
+    def checkpoints(self) -> Path:
+        """The worker's checkpoints, each with its manifest."""
+        return self.path / "checkpoints"
+
+    @property
+    def lease(self) -> Path:
+        """Which start of the run holds the run directory."""
+        return self.path / "lease.json"
+
+    @property
     def launcher_log(self) -> Path:
         """The story of the run: submitted, started, failed, requeued."""
         return self.path / "launcher.log"
@@ -89,8 +116,11 @@ class RunDirectory:
         return self.engine_files / f"{job}_cancelled"
 
     def note(self, text: str) -> None:
-        """Append a line to the run's story; short appends of several ranks do not mix."""
-        with self.launcher_log.open("a", encoding="utf-8") as log:
+        """Append a line to the run's story; short appends of several ranks do not mix.
+
+        A full disk costs the line and nothing else.
+        """
+        with warning(f"cannot note {text!r}"), self.launcher_log.open("a", encoding="utf-8") as log:
             log.write(f"{timestamp()} {text}\n")
 
 

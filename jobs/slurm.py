@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
 from configs.schema import Cluster, Recipe
-from jobs import controller
+from jobs import controller, deadline, place, told
 from jobs.errors import Problem, RequestError
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
@@ -55,11 +55,10 @@ class RunExecutor(submitit.SlurmExecutor):
     @staticmethod
     def _get_job_id_from_submission_command(string: bytes | str) -> str:
         text = string if isinstance(string, str) else string.decode()
-        # A site's banner may come before it, the cluster's name after it: "123;cluster".
-        match = re.fullmatch(r"(\d+)(;\S+)?", text.strip().splitlines()[-1])
-        if match is None:
+        job = controller.parse_job_id(text)
+        if job is None:
             raise FailedSubmissionError(f"sbatch answered without a job id: {text!r}")
-        return match.group(1)
+        return job
 
 
 def make_executor(recipe: Recipe, layout: Layout, run: RunDirectory) -> RunExecutor:
@@ -81,7 +80,7 @@ def parameters(recipe: Recipe, layout: Layout, run: RunDirectory) -> dict[str, A
         "cpus_per_task": cluster.cpus_per_gpu,
         "gpus_per_node": gpus or None,
         "time": -(-cluster.time_limit_seconds // 60),
-        "signal_delay_s": stop_lead_seconds(cluster),
+        "signal_delay_s": deadline.stop_lead_seconds(cluster),
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
@@ -90,6 +89,7 @@ def parameters(recipe: Recipe, layout: Layout, run: RunDirectory) -> dict[str, A
         # submitit's default is --wckey=submitit, which sites without wckeys refuse.
         "wckey": None,
         "setup": setup_lines(cluster, run),
+        "teardown": teardown_lines(run),
         "srun_args": [
             # srun takes it from sbatch in some releases only (22.05 to 23.02 do not).
             f"--cpus-per-task={cluster.cpus_per_gpu}",
@@ -107,11 +107,6 @@ def parameters(recipe: Recipe, layout: Layout, run: RunDirectory) -> dict[str, A
     }
 
 
-def stop_lead_seconds(cluster: Cluster) -> int:
-    """How long before the time limit Slurm says so: two minutes, or a seventh of a short limit."""
-    return max(10, min(120, cluster.time_limit_seconds // 7))
-
-
 def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
     """Shell lines that run on the first node before srun."""
     files = shlex.quote(str(run.engine_files))
@@ -121,10 +116,19 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         "SLURM_EXPORT_ENV": "ALL",
         **cluster.env,
     }
+    job = '"${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"'
     return [
+        # A signal that Slurm sends to this shell too must not end it before the last lines have
+        # run. Not '', which the tasks would inherit: this way they start with the default.
+        "trap : TERM USR2 INT",
+        f'echo "{told.start_line("$SLURM_JOB_ID", "${SLURM_RESTART_COUNT:-0}")}" >&2',
+        # Releases before 23.02 do not say it.
+        f': "${{SLURM_JOB_END_TIME:=$(($(date +%s) + {cluster.time_limit_seconds}))}}"',
+        "export SLURM_JOB_END_TIME",
+        f'[ "${{1:-}}" != {controller.FOLLOWING} ] || export {place.FOLLOW_UP}=yes',
         # This script alone starts the run: submitit looks for its task under the job's own id.
         # It also removes the moment between sbatch and submitit's renaming of its pickle.
-        f'job_files={files}/"${{SLURM_JOB_ID}}"',
+        f"job_files={files}/{job}",
         f'[ -e "${{job_files}}_submitted.pkl" ] || '
         f'cp {files}/task.pkl "${{job_files}}_submitted.pkl"',
         # What an attempt before this one left would be taken for this one's, or block its end.
@@ -134,6 +138,16 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         *cluster.setup,
+    ]
+
+
+def teardown_lines(run: RunDirectory) -> list[str]:
+    """Shell lines that run on the first node after srun."""
+    settle = shlex.join([sys.executable, "-m", "jobs.settle", str(run.path)])
+    return [
+        "code=$?",
+        # Slurm ends the job that was just requeued; what says so has to live a little longer.
+        f"(trap '' TERM USR2 INT; exec {settle} \"$code\")",
     ]
 
 

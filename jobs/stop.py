@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -14,6 +16,9 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.count = 0
+        self.termed_at: float | None = None
+        """When TERM first came, by the monotonic clock: Slurm may kill KillWait after it."""
+        self._pid = os.getpid()
 
     @classmethod
     def install(cls) -> StopRequest:
@@ -29,5 +34,10 @@ class StopRequest:
             self._remember(number, None)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
+        # A child between fork and exec still has the handler; the request is not meant for it.
+        if os.getpid() != self._pid:
+            return
         self.signal = self.signal or signal.Signals(number)
         self.count += 1
+        if number == signal.SIGTERM and self.termed_at is None:
+            self.termed_at = time.monotonic()

@@ -1,8 +1,9 @@
 """The task of one rank: a small parent without torch around the worker of train/.
 
-It works out where the ranks meet, starts the worker, hands on the request to stop and reports how
-the worker ended. Training code therefore never runs inside a signal handler, and the signal always
-reaches a direct child of Slurm's step daemon, whatever process the site delivers signals to.
+It works out where the ranks meet, starts the worker, hands on the request to stop and writes down
+how the worker ended. Training code therefore never runs inside a signal handler, and the signal
+always reaches a direct child of Slurm's step daemon, whatever process the site delivers signals to.
+What follows from the end is decided when all tasks are gone, in jobs/settle.py.
 
 Under Slurm submitit calls `Task`; without Slurm jobs/local.py starts
 `python -m jobs.task RUN RANK WORLD_SIZE START_KEY` for each rank and holds the other end of stdin.
@@ -10,6 +11,7 @@ Under Slurm submitit calls `Task`; without Slurm jobs/local.py starts
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,16 +20,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import controller, failure, ledger, place, rendezvous
-from jobs.errors import WorkError
-from jobs.guard import Guard
+from configs import RecipeError, read_resolved
+from configs.schema import Cluster
+from jobs import ending, failure, lease, memory, opening, place, rendezvous, settle, worker
+from jobs.deadline import Deadline
+from jobs.ending import Ending, How
+from jobs.errors import RequestError, WorkError
+from jobs.guard import Guard, Verdict
 from jobs.place import Place
-from jobs.rendezvous import Meeting
+from jobs.rendezvous import Meeting, StoppedError
 from jobs.rundir import RunDirectory
 from jobs.stop import StopRequest
+from jobs.worker import Worker
 
 STOPPED = 75
-LAST_SAVE_SECONDS = 300.0
+UNFIT = 76
+# How long the others have to print their tracebacks before this task's end makes srun end them:
+# until they look, then until they are killed.
+FAREWELL_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,10 @@ class Task:
     run: str
 
     def __call__(self) -> None:
-        """Run this rank on a compute node and leave with the worker's exit code.
+        """Run this rank on a compute node and leave with a code that Slurm records.
 
         Raises:
-            SystemExit: always; submitit passes it on, so Slurm records the code itself.
+            SystemExit: always; submitit passes it on.
         """
         run = RunDirectory(Path(self.run))
         if not Path(__file__).resolve().is_relative_to(run.code.resolve()):
@@ -49,151 +59,125 @@ class Task:
 
 
 def attend(run: RunDirectory, here: Place) -> int:
-    """Start this rank's worker, see it to its end, and return the exit code of the rank."""
+    """Start this rank's worker, see it to its end, and return the exit code of the task.
+
+    A task whose worker stopped on request leaves with 0, so that srun does not end the others.
+    """
     stop = StopRequest.install()
     try:
-        meeting = _open(run, here) if here.rank == 0 else rendezvous.await_meeting(run, here, stop)
-    except WorkError as error:
-        _say(run, here, f"rank {here.rank} on {here.node}: {error}")
+        with contextlib.ExitStack() as held:
+            cluster = read_resolved(run.config).cluster
+            if here.rank == 0:
+                opened = held.enter_context(opening.hold(run, here, cluster, stop))
+                meeting, own_lease = opened.meeting, opened.lease
+            else:
+                meeting, own_lease = rendezvous.await_meeting(run, here, stop), None
+            code = _attend_worker(run, here, cluster, meeting, stop, own_lease)
+            if own_lease and here.job_id is None:
+                settle.settle_here(run, meeting.attempt, here.job)
+            return code
+    except StoppedError as words:
+        say(run, here, f"rank {here.rank} on {here.node}: {words}")
+        return 0
+    except (RequestError, RecipeError) as error:
+        say(run, here, f"error: {error}")
+        return failure.CONFIGURATION_ERROR
+    except (WorkError, OSError) as error:
+        say(run, here, f"rank {here.rank} on {here.node}: {error}")
         return 1
-    log = run.rank_log(meeting.attempt, here.rank)
-    log.parent.mkdir(exist_ok=True)
-    with log.open("ab") as output:
-        worker = subprocess.Popen(
-            [sys.executable, "-u", "-m", "train", "--run", str(run.path)],
-            cwd=run.code,
-            env=worker_environment(dict(os.environ), run, here, meeting),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    guard = Guard(run, meeting.attempt, stop) if here.job_id is None else None
-    code = _wait(worker, stop, guard)
-    return _conclude(run, here, meeting.attempt, code, stop.signal)
 
 
-def worker_environment(
-    environment: dict[str, str], run: RunDirectory, here: Place, meeting: Meeting
-) -> dict[str, str]:
-    """`environment` with the torchrun variables of this rank and the snapshot's code first."""
-    path = [str(run.code), *filter(None, [environment.get("PYTHONPATH")])]
-    torchrun = {
-        "RANK": here.rank,
-        "LOCAL_RANK": here.local_rank,
-        "WORLD_SIZE": here.world_size,
-        "LOCAL_WORLD_SIZE": here.local_world_size,
-        "MASTER_ADDR": meeting.address,
-        "MASTER_PORT": meeting.port,
-    }
-    # A shell inside torchrun would make the worker look for that torchrun's store.
-    worker = {k: v for k, v in environment.items() if not k.startswith("TORCHELASTIC_")}
-    worker |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONFAULTHANDLER": "1"}
-    worker |= {name: str(value) for name, value in torchrun.items()}
-    cores = len(os.sched_getaffinity(0))
-    if "SLURM_CPUS_PER_TASK" in environment and cores < (os.cpu_count() or 1):
-        # Slurm has bound this task to its own cores; the worker would share them out once more.
-        threads = min(cores, int(environment["SLURM_CPUS_PER_TASK"]))
-        worker.setdefault("OMP_NUM_THREADS", str(threads))
-    return worker
+def _attend_worker(
+    run: RunDirectory,
+    here: Place,
+    cluster: Cluster,
+    meeting: Meeting,
+    stop: StopRequest,
+    own_lease: lease.Lease | None,
+) -> int:
+    clock = Deadline(run, meeting.limits)
+    guard = Guard(run, meeting.attempt, stop, clock if here.job_id else None, own_lease)
+    kills = memory.count_kills()
+    process = worker.start(run, here, meeting, cluster)
+    verdict, seconds_left = _wait(process, stop, guard, clock)
+    code = process.returncode
+    how = _how_it_ended(code, stop.signal, verdict)
+    unfit_words = ""
+    if how == "failed":
+        killed = memory.count_kills() > kills
+        mine = failure.examine(run, meeting.attempt, here.rank, code, killed=killed)
+        _report(run, here, meeting.attempt, mine)
+    elif how == "unfit":
+        lines = failure.tail(run.rank_log(meeting.attempt, here.rank))
+        unfit_words = "\n".join(lines).rpartition("error: ")[2]
+    name = stop.signal.name if stop.signal else None
+    told = Ending(here.rank, here.node, how, code, name, seconds_left, unfit_words)
+    ending.record(run, meeting.attempt, told)
+    if how in ("failed", "unfit") and here.world_size > 1:
+        time.sleep(FAREWELL_SECONDS)
+    if how == "unfit":
+        return UNFIT
+    if how == "failed":
+        return code if code >= 0 else 128 - code
+    return 0
 
 
-def _open(run: RunDirectory, here: Place) -> Meeting:
-    """Rank 0: number the attempt, write it down, and tell the others where to meet."""
-    attempt = ledger.open_attempt(run, here).attempt
-    address = rendezvous.address_of(here.node) if here.job_id else "127.0.0.1"
-    meeting = Meeting(address, rendezvous.free_port(), attempt)
-    run.attempt(attempt).mkdir(exist_ok=True)
-    rendezvous.publish(run, here, meeting)
-    job = f"job {here.job_id}" if here.job_id else "this machine"
-    nodes = ", ".join(here.nodes)
-    _say(
-        run,
-        here,
-        f"attempt {attempt}: {job} on {nodes}, {here.world_size} workers, code {run.code}, "
-        f"meeting at {meeting.address}:{meeting.port}",
-    )
-    return meeting
+def _wait(
+    process: Worker, stop: StopRequest, guard: Guard, clock: Deadline
+) -> tuple[Verdict | None, float | None]:
+    """See the worker to its end, handing on the first stop signal.
 
-
-def _wait(worker: subprocess.Popen[bytes], stop: StopRequest, guard: Guard | None) -> int:
-    """Wait for the worker, handing on the first stop signal; returns its exit code."""
+    Returns:
+        why this task has ended it, if it has; the seconds to the time limit when it was to stop.
+    """
     handed_on = False
+    seconds_left: float | None = None
     while True:
         try:
-            return worker.wait(timeout=0.2)
+            process.wait(timeout=0.2)
         except subprocess.TimeoutExpired:
             pass
+        else:
+            return None, seconds_left
+        verdict = guard.look()
         if stop.signal and not handed_on:
-            worker.send_signal(stop.signal)
+            seconds_left = clock.seconds_left()
+            process.send_signal(stop.signal)
             handed_on = True
-        if guard and guard.worker_must_end():
-            worker.kill()
+        if verdict == "followed":
+            worker.end_with_traceback(process)
+        elif verdict:
+            process.kill()
+            process.wait()
+        if verdict:
+            return verdict, seconds_left
 
 
-def _conclude(
-    run: RunDirectory, here: Place, attempt: int, code: int, stopped_by: signal.Signals | None
-) -> int:
-    """Write down how the worker ended, start the job again if Slurm asked it to stop."""
+def _how_it_ended(code: int, stopped_by: signal.Signals | None, verdict: Verdict | None) -> How:
+    if code == 0:
+        return "done"
+    if code == STOPPED:
+        return "stopped"
+    if code == UNFIT:
+        return "unfit"
+    if verdict:
+        return verdict
     # A worker that had no handler yet dies of the signal itself: nothing was lost, it is a stop.
-    stopped = code == STOPPED or (stopped_by is not None and code == -stopped_by)
-    if code != 0 and not stopped:
-        _report_failure(run, here, attempt, code)
-    if here.rank == 0:
-        first = failure.read(run, attempt)
-        if stopped and first is None and here.job_id:
-            _start_again(run, here, here.job_id)
-        reason = _reason(run, here, first, stopped)
-        ledger.close_attempt(run, attempt, reason, first.exit_code if first else code)
-    elif stopped:
-        # srun ends the whole step when one task leaves with an error; rank 0 may still be saving.
-        deadline = time.monotonic() + LAST_SAVE_SECONDS
-        while not ledger.is_closed(run, attempt) and time.monotonic() < deadline:
-            time.sleep(0.2)
-    if stopped:
-        return STOPPED
-    return code if code >= 0 else 128 - code
+    return "stopped" if stopped_by is not None and code == -stopped_by else "failed"
 
 
-def _report_failure(run: RunDirectory, here: Place, attempt: int, code: int) -> None:
-    log = run.rank_log(attempt, here.rank)
-    mine = failure.Failure(here.rank, here.node, code, failure.tail(log))
+def _report(run: RunDirectory, here: Place, attempt: int, mine: failure.Failure) -> None:
     if failure.claim(run, attempt, mine):
-        _say(run, here, f"attempt {attempt}: {mine.describe()}")
+        say(run, here, f"attempt {attempt}: {mine.describe()}")
     else:
-        how = failure.describe_exit(code)
-        _say(run, here, f"attempt {attempt}: rank {here.rank} on {here.node} followed: {how}")
+        say(
+            run,
+            here,
+            f"attempt {attempt}: rank {here.rank} on {here.node} followed: {mine.summarize()}",
+        )
 
 
-def _reason(
-    run: RunDirectory, here: Place, first: failure.Failure | None, stopped: bool
-) -> ledger.Reason:
-    if run.cancelled(here.job).exists():
-        return "cancelled"
-    if first:
-        return "configuration error" if first.exit_code == failure.CONFIGURATION_ERROR else "crash"
-    return "stopped" if stopped else "finished"
-
-
-def _start_again(run: RunDirectory, here: Place, job_id: str) -> None:
-    """Requeue a job that Slurm asked to stop: its time is nearly up, or others need its nodes.
-
-    A job that was preempted is told with TERM, as one that was cancelled is; but only that one is
-    not RUNNING any more.
-    """
-    if run.cancelled(job_id).exists():
-        problem: str | None = "it was cancelled"
-    elif not controller.is_running(job_id):
-        problem = "Slurm has ended it"
-    else:
-        problem = controller.requeue(job_id)
-    if problem is None:
-        _say(run, here, f"job {job_id} was asked to stop, has saved, and is requeued")
-    else:
-        words = f"job {job_id} was asked to stop, has saved, and is not requeued: {problem}"
-        _say(run, here, f"{words}; to go on by hand: sbatch {run.script}")
-
-
-def _say(run: RunDirectory, here: Place, text: str) -> None:
+def say(run: RunDirectory, here: Place, text: str) -> None:
     """Tell the run's story and, under Slurm, the job's own log."""
     run.note(text)
     if here.job_id:

@@ -19,6 +19,7 @@ from tests.jobs.workplace import (
     eventually,
     is_running,
     ledger_lines,
+    saved_steps,
     worker_reports,
 )
 
@@ -115,7 +116,7 @@ def test_a_signal_to_the_launcher_saves_and_leaves_nothing_running(
 
     assert end(process, number) == 130
     assert not any(is_running(pid) for pid in pids)
-    assert (run.path / "checkpoints" / "step").exists()
+    assert saved_steps(run)
     assert [line["reason"] for line in ledger_lines(run)] == ["stopped"]
 
 
@@ -135,7 +136,7 @@ def test_killing_the_launcher_leaves_no_orphans_and_saves(workplace: Workplace) 
     assert end(process, signal.SIGKILL) == -signal.SIGKILL
     eventually("the workers are gone", lambda: not any(is_running(pid) for pid in pids))
     eventually("the attempt is closed", lambda: ledger_lines(run)[0]["end"])
-    assert (run.path / "checkpoints" / "step").exists()
+    assert saved_steps(run)
 
 
 def test_killing_one_task_ends_the_run_and_its_worker(workplace: Workplace) -> None:

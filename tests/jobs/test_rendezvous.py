@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import rendezvous
+from jobs import ports, rendezvous
 from jobs.errors import WorkError
 from jobs.place import Place
-from jobs.rendezvous import Meeting
+from jobs.rendezvous import Meeting, StoppedError
 from jobs.rundir import RunDirectory
 from jobs.stop import StopRequest
 
@@ -50,16 +50,16 @@ def test_waiting_ends_when_the_rank_is_asked_to_stop(run: RunDirectory) -> None:
     stop.request(signal.SIGTERM)
     began = time.monotonic()
 
-    with pytest.raises(WorkError, match="SIGTERM"):
+    with pytest.raises(StoppedError, match="SIGTERM"):
         rendezvous.await_meeting(run, place("12.0"), stop, patience=60)
     assert time.monotonic() - began < 5
 
 
 def test_ports_are_free_and_below_the_ephemeral_range() -> None:
-    for port in (rendezvous.free_port() for _ in range(50)):
-        assert 10_000 <= port < 32_768
-        with socket.socket() as probe:
-            probe.bind(("", port))
+    for _ in range(50):
+        with ports.reserve() as port, socket.socket() as probe:
+            assert 10_000 <= port.number < 32_768
+            probe.bind(("", port.number))
 
 
 def fake_scontrol(folder: Path, answer: str) -> None:

@@ -88,7 +88,7 @@ def test_a_run_that_fails_to_start_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_ledger_has_one_line_an_attempt_and_closes_a_lost_one(tmp_path: Path) -> None:
+def test_the_ledger_has_one_line_an_attempt_with_the_steps_of_its_own(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.metrics.write_text(
         '{"mode": "train", "step": 10, "attempt": 1}\n'
@@ -98,6 +98,7 @@ def test_the_ledger_has_one_line_an_attempt_and_closes_a_lost_one(tmp_path: Path
     )
 
     ledger.open_attempt(run, PLACE)
+    ledger.close_attempt(run, 1, "lost", None)
     ledger.open_attempt(run, PLACE)
     ledger.close_attempt(run, 2, "finished", 0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Cluster, Recipe, Run
-from jobs import controller, layout, preflight, slurm
+from jobs import controller, deadline, layout, preflight, slurm
 from jobs.rundir import RunDirectory
 
 RUN = RunDirectory(Path("/shared/my runs/name/stamp"))
@@ -92,7 +92,7 @@ def test_setup_lines_and_variables_come_before_srun_in_order() -> None:
 
 @pytest.mark.parametrize(("limit", "lead"), [("00:01:00", 10), ("00:07:00", 60), ("04:00:00", 120)])
 def test_the_stop_signal_comes_early_enough_and_not_too_early(limit: str, lead: int) -> None:
-    assert slurm.stop_lead_seconds(Cluster(time_limit=limit)) == lead
+    assert deadline.stop_lead_seconds(Cluster(time_limit=limit)) == lead
 
 
 def test_the_culprit_is_the_key_without_which_slurm_accepts() -> None:

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from configs.schema import Cluster
 from jobs import place
 from jobs.place import Place
 from jobs.rendezvous import Meeting
 from jobs.rundir import RunDirectory
-from jobs.task import worker_environment
+from jobs.worker import environment as worker_environment
 
 RUN = RunDirectory(Path("/runs/name/stamp"))
+RECORDER = ("TORCH_FR_", "TORCH_NCCL_")
 HERE = Place(5, 1, 8, 4, "12", 0, "node2", ("node1", "node2"), "12.0")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    return worker_environment(variables, RUN, HERE, Meeting("10.0.0.1", 23456, 1))
+    given = worker_environment(variables, RUN, HERE, Meeting("10.0.0.1", 23456, 1), Cluster())
+    return {name: value for name, value in given.items() if not name.startswith(RECORDER)}
 
 
 def test_the_worker_gets_torchruns_variables_whatever_was_there_before() -> None:
@@ -71,5 +74,5 @@ def test_the_place_comes_from_the_step_for_uneven_layouts_too(
         monkeypatch.setenv(name, value)
 
     assert place.from_slurm(os.environ) == Place(
-        3, 0, 4, 1, "12", 2, "node2", ("node1", "node2"), "12.2"
+        3, 0, 4, 1, "12", 2, "node2", ("node1", "node2"), "12.2", log_id="12"
     )

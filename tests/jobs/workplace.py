@@ -107,6 +107,12 @@ def worker_reports(run: RunDirectory, attempt: int = 1) -> list[dict[str, Any]]:
     return [json.loads(text.splitlines()[0]) for log in logs if (text := log.read_text())]
 
 
+def saved_steps(run: RunDirectory) -> list[int]:
+    """The steps of the checkpoints that a run has, oldest first."""
+    found = (run.path / "checkpoints").glob("step-*.json")
+    return sorted(int(path.stem[5:]) for path in found)
+
+
 def is_running(pid: int) -> bool:
     """Whether a process exists and is more than an entry that nobody has waited for."""
     try:

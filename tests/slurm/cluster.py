@@ -81,18 +81,10 @@ def await_status(workplace: Workplace, run: RunDirectory, state: str) -> None:
     eventually(f"{run.label} is {state}", said, PATIENCE_SECONDS)
 
 
-def start_requeued(workplace: Workplace, job: str) -> None:
-    """Spare the test the two minutes that Slurm holds a requeued job back."""
+def await_restart(workplace: Workplace, job: str) -> None:
+    """Wait until a requeued job runs again; Slurm holds it back for a while, here for 11 s."""
 
-    def started() -> bool:
-        state = slurm(workplace, "squeue", "-h", "-j", job, "-o", "%T").strip()
-        if state == "PENDING":
-            subprocess.run(
-                ["scontrol", "update", f"JobId={job}", "StartTime=now"],
-                env=dict(workplace.environment),
-                capture_output=True,
-                check=False,
-            )
-        return state == "RUNNING"
+    def runs() -> bool:
+        return slurm(workplace, "squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING"
 
-    eventually(f"job {job} runs again", started, PATIENCE_SECONDS)
+    eventually(f"job {job} runs again", runs, PATIENCE_SECONDS)

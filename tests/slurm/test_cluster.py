@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.workplace import Workplace, ledger_lines, worker_reports
+from tests.jobs.workplace import Workplace, ledger_lines, saved_steps, worker_reports
 from tests.slurm.cluster import (
     LONG,
     SMALL,
     await_end,
     await_ledger_end,
+    await_restart,
     await_status,
     await_step,
     slurm,
-    start_requeued,
     submit,
 )
 
@@ -143,7 +143,8 @@ def test_a_refused_key_is_shown_with_its_file_and_line(workplace: Workplace) -> 
 
 
 def test_a_crash_ends_the_job_at_once_and_names_the_rank(workplace: Workplace) -> None:
-    run, job = submit(workplace, *LONG, "--set", "cluster.env.STUB=crash:3")
+    once = ("--set", "cluster.max_crashes=1")
+    run, job = submit(workplace, *LONG, *once, "--set", "cluster.env.STUB=crash:3")
 
     assert await_end(workplace, job) == "FAILED"
     line = await_ledger_end(run, 1)
@@ -173,7 +174,7 @@ def test_cancel_saves_and_does_not_requeue(workplace: Workplace) -> None:
 
     assert await_end(workplace, job).startswith("CANCELLED")
     assert await_ledger_end(run, 1)["reason"] == "cancelled"
-    assert (run.path / "checkpoints" / "step").exists()
+    assert saved_steps(run)
     await_status(workplace, run, "cancelled")
     assert workplace.launch("cancel", run.label).returncode == 2
 
@@ -185,9 +186,10 @@ def test_a_plain_scancel_saves_and_does_not_requeue(workplace: Workplace) -> Non
     slurm(workplace, "scancel", job)
 
     assert await_end(workplace, job).startswith("CANCELLED")
-    assert (await_ledger_end(run, 1))["exit_code"] == 75
-    assert (run.path / "checkpoints" / "step").exists()
-    assert "is not requeued: Slurm has ended it" in run.launcher_log.read_text()
+    line = await_ledger_end(run, 1)
+    assert (line["reason"], line["exit_code"]) == ("cancelled", 75)
+    assert saved_steps(run) == [line["last_step"]]
+    assert "is not started again: the run was cancelled" in run.launcher_log.read_text()
 
 
 def test_a_preempted_job_saves_and_goes_on_when_the_nodes_are_free(workplace: Workplace) -> None:
@@ -201,9 +203,9 @@ def test_a_preempted_job_saves_and_goes_on_when_the_nodes_are_free(workplace: Wo
 
     try:
         first = await_ledger_end(run, 1)
-        assert (first["reason"], first["exit_code"]) == ("stopped", 75)
+        assert (first["reason"], first["exit_code"]) == ("preemption", 75)
         assert await_end(workplace, other) == "COMPLETED"
-        start_requeued(workplace, job)
+        await_restart(workplace, job)
         await_step(run, 2)
     finally:
         slurm(workplace, "scancel", other)
@@ -229,7 +231,8 @@ def test_states_are_right_without_accounting(workplace: Workplace, tmp_path: Pat
     waiting, _ = submit(workplace, "--set", "cluster.sbatch.begin=now+1hour")
     done, job = submit(workplace)
     await_end(workplace, job)
-    failed, job = submit(workplace, "--set", "cluster.env.STUB=crash:0")
+    once = ("--set", "cluster.max_crashes=1")
+    failed, job = submit(workplace, *once, "--set", "cluster.env.STUB=crash:0")
     await_end(workplace, job)
     await_status(workplace, failed, "failed")
 
@@ -250,9 +253,9 @@ def test_the_stop_signal_saves_and_requeues_once(workplace: Workplace) -> None:
     slurm(workplace, "scancel", "--signal=USR2", job)
 
     first = await_ledger_end(run, 1)
-    assert (first["reason"], first["exit_code"]) == ("stopped", 75)
+    assert (first["reason"], first["exit_code"]) == ("preemption", 75)
     await_status(workplace, run, "queued")
-    start_requeued(workplace, job)
+    await_restart(workplace, job)
     await_step(run, 2)
     second = ledger_lines(run)[1]
     assert (second["job_id"], second["restart_count"]) == (job, 1)
@@ -268,7 +271,8 @@ def test_a_requeue_from_outside_goes_on_as_the_second_attempt(workplace: Workpla
     slurm(workplace, "scontrol", "requeue", job)
 
     first = await_ledger_end(run, 1)
-    start_requeued(workplace, job)
+    assert (first["reason"], first["exit_code"]) == ("requeued", 75)
+    await_restart(workplace, job)
     await_step(run, 2)
     workplace.launch("cancel", run.label)
     assert await_ledger_end(run, 2)["first_step"] == first["last_step"] + 1

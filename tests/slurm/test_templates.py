@@ -14,7 +14,7 @@ import pytest
 from jobs.rundir import RunDirectory
 from tests.conftest import PROJECT
 from tests.jobs.workplace import Workplace, eventually
-from tests.slurm.cluster import PATIENCE_SECONDS, await_end, await_step, slurm, start_requeued
+from tests.slurm.cluster import PATIENCE_SECONDS, await_end, await_restart, await_step, slurm
 
 pytestmark = pytest.mark.slurm
 
@@ -110,7 +110,7 @@ def test_a_template_warned_of_its_limit_saves_and_goes_on_with_its_configuration
     saved = run.path / "checkpoints" / "step"
     eventually("the state is saved", saved.exists, PATIENCE_SECONDS)
     last_step = int(saved.read_text())
-    start_requeued(workplace, job)
+    await_restart(workplace, job)
     eventually("it goes on", lambda: f'"step": {last_step + 1},' in run.metrics.read_text(), 60)
     assert run.config.read_text() == config
     slurm(workplace, "scancel", job)

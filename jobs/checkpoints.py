@@ -1,0 +1,37 @@
+"""The newest complete checkpoint of a run, by its manifest; the worker alone reads the state."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from jobs.rundir import RunDirectory
+
+MANIFEST = re.compile(r"step-(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the launcher needs of a manifest; None where an older worker did not write it."""
+
+    step: int
+    seconds: float | None = None
+    """How long this save took."""
+    saved_at: str | None = None
+
+
+def newest(run: RunDirectory) -> Checkpoint | None:
+    """The checkpoint that the run goes on from; None before the first one."""
+    try:
+        names = [path.name for path in run.checkpoints.iterdir()]
+    except OSError:
+        return None
+    found = {int(match.group(1)): name for name in names if (match := MANIFEST.fullmatch(name))}
+    for step in sorted(found, reverse=True):
+        try:
+            manifest = json.loads((run.checkpoints / found[step]).read_text(encoding="utf-8"))
+            return Checkpoint(step, manifest.get("seconds"), manifest.get("saved_at"))
+        except (OSError, ValueError, AttributeError):
+            continue
+    return None

@@ -1,0 +1,113 @@
+"""When a worker has to be gone: Slurm warns before it kills, and what it kills has not saved.
+
+The task ends its worker a little earlier itself. The last complete checkpoint is then where the
+run goes on, and there is time left to say so and to ask for the requeue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from configs.schema import Cluster
+from jobs import checkpoints, controller
+from jobs.rundir import RunDirectory
+from jobs.stop import StopRequest
+
+KILL_WAIT_SECONDS = 30.0
+MARGIN_SECONDS = 8.0
+LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What Slurm grants a start of the job; rank 0 asks for all."""
+
+    ends_at: float | None = None
+    """The time limit, in seconds since the epoch; None: there is no limit."""
+    seconds: float = 0.0
+    """How long the start may take from its beginning to the limit."""
+    kill_wait: float = KILL_WAIT_SECONDS
+    """From TERM to KILL."""
+
+
+def ask(job_id: str) -> Limits:
+    """The limits of the job that this task belongs to."""
+    ends_at = _end_by_slurm(job_id)
+    if ends_at is None:
+        # The job script has worked it out where this release of Slurm does not say it.
+        with contextlib.suppress(KeyError, ValueError):
+            ends_at = float(os.environ["SLURM_JOB_END_TIME"])
+    seconds = max(0.0, ends_at - time.time()) if ends_at else 0.0
+    return Limits(ends_at, seconds, _kill_wait())
+
+
+class Deadline:
+    """Watches the clock for one worker."""
+
+    def __init__(self, run: RunDirectory, limits: Limits) -> None:
+        self._run = run
+        self._limits = limits
+        self._lead = self._measure_lead()
+        self._looked_at = time.monotonic()
+
+    def seconds_left(self) -> float | None:
+        """To the time limit; None without one."""
+        ends_at = self._limits.ends_at
+        return None if ends_at is None else ends_at - time.time()
+
+    def is_near(self) -> bool:
+        """Whether it is time to stop because of the limit, whether or not Slurm has said so."""
+        left = self.seconds_left()
+        if left is None:
+            return False
+        if time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._lead = self._measure_lead()
+        return left < self._lead
+
+    def has_passed(self, stop: StopRequest) -> bool:
+        """Whether Slurm is about to kill the worker."""
+        left, margin = self.seconds_left(), min(MARGIN_SECONDS, self._lead / 2)
+        if left is not None and left < margin:
+            return True
+        if stop.termed_at is None:
+            return False
+        kill_wait = self._limits.kill_wait
+        return time.monotonic() - stop.termed_at > kill_wait - max(2.0, kill_wait / 4)
+
+    def _measure_lead(self) -> float:
+        saved = checkpoints.newest(self._run)
+        seconds = (saved and saved.seconds) or 0.0
+        return min(lead_for(seconds), 0.15 * self._limits.seconds)
+
+
+def lead_for(save_seconds: float) -> float:
+    """How long before its end a worker is to stop that takes `save_seconds` to save."""
+    return max(15.0, 3 * save_seconds + 15)
+
+
+def stop_lead_seconds(cluster: Cluster, save_seconds: float | None = None) -> int:
+    """How long before the time limit Slurm is to say so.
+
+    Two minutes, or a seventh of a short limit; once a save has been measured, what that asks for.
+    """
+    longest = max(10, cluster.time_limit_seconds // 7)
+    return min(longest, 120 if save_seconds is None else round(lead_for(save_seconds)))
+
+
+def _end_by_slurm(job_id: str) -> float | None:
+    text = controller.end_time(job_id)
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None  # such as NONE or Unknown
+
+
+def _kill_wait() -> float:
+    found = re.search(r"^KillWait\s*=\s*(\d+)", controller.configuration(), re.MULTILINE)
+    return float(found.group(1)) if found else KILL_WAIT_SECONDS

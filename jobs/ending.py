@@ -1,0 +1,55 @@
+"""How each rank of an attempt ended, as its own parent saw it: ended-000.json and so on.
+
+Settling an attempt needs it after the last task is gone, and the digest of a failure shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from jobs.rundir import RunDirectory, warning, write_json
+
+How = Literal["done", "stopped", "overdue", "failed", "followed", "unfit", "displaced"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of one rank's worker.
+
+    done and stopped are its own exit codes 0 and 75; overdue was asked to stop and killed at the
+    deadline; followed was ended because another rank had failed; displaced, because another start
+    had taken the run directory.
+    """
+
+    rank: int
+    node: str
+    how: How
+    exit_code: int
+    stopped_by: str | None = None
+    """The first signal that asked for the stop, by name."""
+    seconds_left: float | None = None
+    """From that signal to the time limit of the job."""
+    words: str = ""
+    """What an unfit node's worker said is wrong with it."""
+
+
+def record(run: RunDirectory, attempt: int, ending: Ending) -> None:
+    """Write down an ending; a full disk costs no more than a warning."""
+    with warning(f"cannot write down how rank {ending.rank} ended"):
+        write_json(run.attempt(attempt) / f"ended-{ending.rank:03d}.json", asdict(ending))
+
+
+def read_all(run: RunDirectory, attempt: int) -> list[Ending]:
+    """The endings of an attempt, by rank; a rank whose parent was killed has none."""
+    files = sorted(run.attempt(attempt).glob("ended-*.json"))
+    return [ending for file in files if (ending := _read(file))]
+
+
+def _read(file: Path) -> Ending | None:
+    try:
+        return Ending(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,207 @@
+"""What follows from the end of an attempt, decided in one place when all of its tasks are gone.
+
+The batch script runs `python -m jobs.settle RUN CODE` after srun, with srun's exit status. It
+closes the attempt's line in the ledger, starts the run again exactly once if it is to go on, and
+leaves with the exit code that the job is to have: 0 finished, 75 stopped, else srun's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from configs import RecipeError, read_resolved
+from configs.schema import Cluster
+from jobs import (
+    budget,
+    checkpoints,
+    controller,
+    deadline,
+    digest,
+    ending,
+    failure,
+    lease,
+    ledger,
+    metrics,
+    place,
+    told,
+    verdict,
+)
+from jobs.ledger import Attempt, Reason
+from jobs.rundir import RunDirectory
+from jobs.verdict import Evidence
+
+STOPPED = 75
+STOPS: set[Reason] = {"time limit", "preemption", "requeued", "cancelled", "stopped"}
+
+
+def settle(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int:
+    """Settle the start of the Slurm job that calls this; returns the job's exit code."""
+    job = place.job_id_of(environ)
+    restart_count = int(environ.get("SLURM_RESTART_COUNT", "0"))
+    # All tasks are gone, also one that was killed before it could release the run.
+    lease.release(run, place.start_key(job, restart_count))
+    entry = ledger.find(run, job, restart_count)
+    if entry is None and srun_code == failure.CONFIGURATION_ERROR:
+        return srun_code  # refused before anything was opened; it has said why
+    cluster = _cluster(run)
+    evidence = _gather(run, job, environ["SLURM_JOB_ID"], entry, srun_code, restart_count, cluster)
+    if any(each.how == "displaced" for each in evidence.endings):
+        _say(run, f"job {job} leaves the run to the start that holds it now")
+        return srun_code or 1
+    reason = verdict.judge(evidence)
+    if entry is None and reason in budget.CRASHES:
+        # The task failed before it could open the attempt: this counts, or it would go on for ever.
+        entry = ledger.open_attempt(run, _place(job, restart_count, environ))
+    if entry:
+        entry = _close(run, entry, reason, evidence)
+    _tell(run, job, entry, reason, evidence)
+    if reason == "finished":
+        return 0
+    objection = budget.objection(ledger.read(run), cluster.max_crashes) if entry else None
+    _go_on_or_say_why(run, job, reason, evidence, entry, objection)
+    return STOPPED if reason in STOPS else srun_code or 1
+
+
+def settle_here(run: RunDirectory, attempt: int, start_key: str) -> None:
+    """Settle an attempt without Slurm; nothing starts it again by itself."""
+    first = failure.read(run, attempt)
+    endings = ending.read_all(run, attempt)
+    evidence = Evidence(
+        srun_code=0,
+        has_results=metrics.results(run) is not None,
+        is_marked=run.cancelled(start_key).exists(),
+        first=first,
+        endings=endings,
+    )
+    reason = verdict.judge(evidence)
+    if reason in ("time limit", "preemption"):
+        reason = "stopped"
+    own = [each.exit_code for each in endings if each.rank == 0]
+    code = first.exit_code if first else next(iter(own), None)
+    ledger.close_attempt(run, attempt, reason, code)
+
+
+def _cluster(run: RunDirectory) -> Cluster:
+    try:
+        return read_resolved(run.config).cluster
+    except (OSError, RecipeError):
+        return Cluster()
+
+
+def _gather(
+    run: RunDirectory,
+    job: str,
+    log_id: str,
+    entry: Attempt | None,
+    srun_code: int,
+    restart_count: int,
+    cluster: Cluster,
+) -> Evidence:
+    return Evidence(
+        srun_code=srun_code,
+        restart_count=restart_count,
+        has_results=metrics.results(run) is not None,
+        is_marked=run.cancelled(job).exists(),
+        first=failure.read(run, entry.attempt) if entry else None,
+        endings=ending.read_all(run, entry.attempt) if entry else [],
+        told=told.read(run, log_id, restart_count),
+        now=controller.look_at(job),
+        signal_lead=deadline.stop_lead_seconds(cluster),
+    )
+
+
+def _close(run: RunDirectory, entry: Attempt, reason: Reason, evidence: Evidence) -> Attempt:
+    unfit = sorted({each.node for each in evidence.endings if each.how == "unfit"})
+    code = evidence.first.exit_code if evidence.first else evidence.srun_code
+    if reason in STOPS and code == 0:
+        code = STOPPED
+    return ledger.close_attempt(run, entry.attempt, reason, code, unfit)
+
+
+def _tell(
+    run: RunDirectory, job: str, entry: Attempt | None, reason: Reason, evidence: Evidence
+) -> None:
+    """How the attempt ended, in the run's story and in the job's log."""
+    what = f"attempt {entry.attempt}" if entry else f"job {job}, before an attempt was opened"
+    _say(run, f"{what}: ended: {reason}")
+    for each in evidence.endings:
+        if each.how == "unfit":
+            _say(run, f"{what}: {each.node} is unfit: {each.words or 'its log says why'}")
+    if any(each.how == "overdue" for each in evidence.endings):
+        saved = checkpoints.newest(run)
+        where = f"from the checkpoint of step {saved.step}" if saved else "from the beginning"
+        _say(run, f"{what}: its workers did not save in time and were killed; it goes on {where}")
+
+
+def _go_on_or_say_why(
+    run: RunDirectory,
+    job: str,
+    reason: Reason,
+    evidence: Evidence,
+    entry: Attempt | None,
+    objection: str | None,
+) -> None:
+    """Start the run again, once, or leave a last word."""
+    if objection:
+        text = entry and digest.write(run, entry.attempt)
+        if text and reason in (*budget.CRASHES, "configuration error"):
+            _say(run, text)
+        _say_last(run, f"the run is not started again: {objection}")
+    elif evidence.comes_back:
+        _say(run, f"job {job} was requeued, not by this run, and goes on when Slurm starts it")
+    elif reason == "preemption" and not evidence.runs:
+        _say_last(run, f"job {job} was preempted and Slurm does not start it again here")
+    elif reason == "cancelled":
+        _say_last(run, f"job {job} was cancelled and is not started again")
+    else:
+        _start_again(run, job, evidence, entry)
+
+
+def _start_again(run: RunDirectory, job: str, evidence: Evidence, entry: Attempt | None) -> None:
+    excluded = sorted({node for each in ledger.read(run) for node in each.unfit_nodes})
+    newly = entry.unfit_nodes if entry else []
+    refusal = controller.requeue(job)
+    if refusal is None or _came_back(job, evidence):
+        _say(run, f"job {job} is requeued")
+        # Slurm keeps a requeued job's exclusions, but says nothing of those in its script.
+        refusal = controller.exclude(job, excluded) if newly else None
+        if refusal:
+            _say(run, f"and may get {', '.join(newly)} again: {refusal}")
+        return
+    _say(run, f"job {job} cannot be requeued: {refusal}")
+    follower, refusal = controller.follow(job, run.script, excluded)
+    if follower:
+        _say(run, f"job {follower} follows it")
+    else:
+        _say_last(run, f"no job can follow it either: {refusal}")
+
+
+def _came_back(job: str, evidence: Evidence) -> bool:
+    """Whether a requeue took place of which Slurm did not say so in time."""
+    now = controller.look_at(job)
+    return now is not None and replace(evidence, now=now).comes_back
+
+
+def _place(job: str, restart_count: int, environ: Mapping[str, str]) -> place.Place:
+    key = place.start_key(job, restart_count)
+    nodes = (environ.get("SLURM_JOB_NODELIST", "?"),)
+    follow_up = environ.get(place.FOLLOW_UP) == "yes"
+    workers = int(environ.get("SLURM_NTASKS", "1"))
+    return place.Place(0, 0, workers, 1, job, restart_count, nodes[0], nodes, key, follow_up)
+
+
+def _say(run: RunDirectory, text: str) -> None:
+    run.note(text)
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_last(run: RunDirectory, text: str) -> None:
+    _say(run, f"{text}; to go on: python launch.py resume {run.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(settle(RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), os.environ))
