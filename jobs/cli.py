@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   python launch.py status
   python launch.py logs -f finetune
   python launch.py cancel finetune/20260101-120000-1a2b
+  python launch.py resume finetune --set cluster.time_limit=08:00:00
   python launch.py tensorboard
 
 exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted
@@ -60,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run]\n"
-        "       launch.py {status,logs,cancel,tensorboard} [--help] ...",
+        "       launch.py {status,logs,cancel,resume,tensorboard} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -96,6 +97,22 @@ def make_parser() -> argparse.ArgumentParser:
 
     cancel = _add(commands, "cancel", "end a run for good", "cancel finetune")
     cancel.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+
+    resume = _add(
+        commands,
+        "resume",
+        "go on with a run that ended unfinished",
+        "resume finetune --set cluster.max_crashes=5",
+    )
+    resume.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+    resume.add_argument(
+        "--set",
+        metavar="K=V",
+        action="append",
+        default=[],
+        dest="changes",
+        help="change a key of cluster, logging or checkpoint from now on",
+    )
 
     board = _add(commands, "tensorboard", "serve the curves of runs", "tensorboard --port 6006")
     board.add_argument("runs", metavar="RUN", nargs="*", help="runs to serve; all if left out")
@@ -141,6 +158,10 @@ def _run(arguments: list[str]) -> int:
         from jobs import cancellation
 
         return cancellation.cancel(options.run, _root())
+    if options.command == "resume":
+        from jobs import resume
+
+        return resume.resume(options.run, _root(), options.changes)
 
     from jobs import board
 

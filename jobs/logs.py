@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from jobs import failure, ledger, rundir, status
+from jobs import digest, failure, ledger, rundir, status
 from jobs.errors import RequestError
 from jobs.rundir import RunDirectory
 
@@ -104,6 +104,6 @@ def _explain_silence(run: RunDirectory, rank: int | None, attempt: int | None) -
 def _print_failure(run: RunDirectory, attempt: int | None) -> None:
     attempts = ledger.read(run)
     if attempts:
-        first = failure.read(run, attempt or attempts[-1].attempt)
-        if first:
-            print(first.describe(), file=sys.stderr)
+        text = digest.write(run, attempt or attempts[-1].attempt)
+        if text:
+            print(text, file=sys.stderr)

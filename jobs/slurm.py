@@ -28,6 +28,9 @@ FIXED_OPTIONS = {
 }  # fmt: skip
 
 
+TASK = "task.pkl"
+
+
 class RunExecutor(submitit.SlurmExecutor):
     """submitit's Slurm executor for one run directory.
 
@@ -130,7 +133,7 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         # It also removes the moment between sbatch and submitit's renaming of its pickle.
         f"job_files={files}/{job}",
         f'[ -e "${{job_files}}_submitted.pkl" ] || '
-        f'cp {files}/task.pkl "${{job_files}}_submitted.pkl"',
+        f'cp {files}/{TASK} "${{job_files}}_submitted.pkl"',
         # What an attempt before this one left would be taken for this one's, or block its end.
         'rm -f "${job_files}"_*_result.pkl*',
         # Set by a shell inside salloc; srun would pin every task to that shell's cores.
@@ -163,7 +166,12 @@ def check_options(cluster: Cluster) -> list[Problem]:
 def write_files(run: RunDirectory, executor: RunExecutor, final: RunDirectory) -> None:
     """Put the script and the pickled task of `final` into its draft `run`."""
     run.script.write_text(executor.script(), encoding="utf-8")
-    DelayedSubmission(Task(str(final.path))).dump(run.engine_files / "task.pkl")
+    write_task(run, final)
+
+
+def write_task(run: RunDirectory, final: RunDirectory) -> None:
+    """Put the pickled task of `final`, which any job of that run is started from, into `run`."""
+    DelayedSubmission(Task(str(final.path))).dump(run.engine_files / TASK)
 
 
 def submit(run: RunDirectory, executor: RunExecutor) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 from jobs import attachment, controller, failure, ledger, metrics, rundir
 from jobs.controller import Job
 from jobs.errors import WorkError
+from jobs.ledger import Attempt, Reason
 from jobs.metrics import Progress
 from jobs.rundir import RunDirectory
 
@@ -25,6 +26,10 @@ QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD",
 RUNNING = {"RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
 ENDING = {"COMPLETING"}
 ENDED_BADLY = {"FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "TIMEOUT"}
+FAILURES: tuple[Reason, ...] = (
+    "crash", "out of memory", "unfit node", "configuration error",
+)  # fmt: skip
+RESUME = "to go on: launch.py resume"
 REASONS = {
     "Resources": "waits for free nodes",
     "Priority": "waits behind jobs of higher priority",
@@ -104,9 +109,10 @@ def live_jobs(runs: list[RunDirectory]) -> dict[RunDirectory, list[Job]]:
 def _is_told(run: RunDirectory) -> bool:
     """Whether the run directory itself says how the run ended."""
     attempts = ledger.read(run)
-    return metrics.results(run) is not None or bool(
-        attempts and attempts[-1].reason in ("cancelled", "crash", "configuration error")
-    )
+    if metrics.results(run):
+        return True
+    # A newer job than the last attempt's may have ended before it opened one.
+    return bool(attempts and attempts[-1].end and attempts[-1].job_id == newest_job_id(run))
 
 
 def _is_marked(run: RunDirectory) -> bool:
@@ -161,20 +167,31 @@ def _ended(run: RunDirectory, recorded: str | None) -> tuple[State, str]:
     state: State = "lost"
     note = "its job is gone without a word" if last else "it never started"
     if metrics.results(run):
-        state, note = "finished", ""
-    elif launcher and launcher.is_alive() is not False:
-        state, note = "running", f"process {launcher.pid} on {launcher.host}"
-    elif first:
+        return "finished", ""
+    if launcher and launcher.is_alive() is not False:
+        return "running", f"process {launcher.pid} on {launcher.host}"
+    if not last and not launcher and not run.script.exists():
+        return "unknown", "not started by launch.py"
+    if first and (last is None or last.reason in (None, *FAILURES)):
         state, note = "failed", f"rank {first.rank} on {first.node}: {first.summarize()}"
     elif (last and last.reason == "cancelled") or recorded == "CANCELLED" or _is_marked(run):
         state, note = "cancelled", ""
+    elif recorded == "PREEMPTED":
+        state, note = "stopped", "preempted, and not started again on this site"
     elif recorded in ENDED_BADLY:
         state, note = "failed", f"Slurm says {recorded}"
+    elif last and last.reason in FAILURES:
+        state, note = "failed", _nodes_or_reason(last)
     elif last and last.reason == "stopped":
         state, note = "stopped", "saved and not started again"
-    elif not last and not launcher and not run.script.exists():
-        state, note = "unknown", "not started by launch.py"
-    return state, note
+    elif last and last.reason not in (None, "lost"):
+        state, note = "stopped", f"{last.reason}, and not started again"
+    return state, "; ".join(filter(None, [note, RESUME]))
+
+
+def _nodes_or_reason(last: Attempt) -> str:
+    nodes = ", ".join(last.unfit_nodes)
+    return f"unfit: {nodes}" if nodes else str(last.reason)
 
 
 _HEADER = ("RUN", "STATE", "ATTEMPT", "STEP", "EPOCH", "BEST", "LAST", "NOTE")

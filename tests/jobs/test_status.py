@@ -62,7 +62,7 @@ def test_a_failure_is_told_with_rank_and_node(run: RunDirectory) -> None:
     [told] = status.collect([run])
     assert (told.state, told.note) == (
         "failed",
-        "rank 2 on node7: killed by SIGKILL",
+        "rank 2 on node7: killed by SIGKILL; to go on: launch.py resume",
     )
 
 
