@@ -59,10 +59,10 @@ class Saver:
         try:
             self.written_step = writing.result().step
         except (OSError, RuntimeError) as error:
-            words = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            kept = "there is none" if self.written_step is None else f"step {self.written_step}"
             return (
                 f"the checkpoint of step {self._step} could not be written to {self.folder} "
-                f"({words}); the newest complete one is of step {self.written_step}"
+                f"({cause_of(error)}); the newest complete one: {kept}"
             )
         return None
 
@@ -74,6 +74,16 @@ class Saver:
                 self._stream.wait_event(ready)
                 state = map_tensors(lambda tensor: tensor.cpu(), state)
         return checkpoint.write(self.folder, state, score=score, keep_last=self.keep_last)
+
+
+def cause_of(error: BaseException) -> str:
+    """The operating system's words; torch hides them behind an error of its own."""
+    inner: BaseException | None = error
+    while inner:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__context__
+    return str(error).splitlines()[0]
 
 
 def map_tensors(change: Any, value: T) -> T:

@@ -119,6 +119,7 @@ class StopAfter:
 def _train(rank: int, run_dir: Path, looks: float) -> bool:
     from train.worker import run
 
+    sys.stdout = (run_dir / f"rank-{rank}.log").open("a")
     # One rank is asked; the others have to follow at the same step.
     return run(run_dir, StopAfter(looks if rank == 0 else math.inf))
 

@@ -1,0 +1,149 @@
+"""A disk that is full or read-only: training goes on, and no number is lost or wrong."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.schema import Recipe
+from tests.train.conftest import in_processes
+from tests.train.runs import board, changed, results, rows, shown_by_data_server, without_timings
+from train import checkpoint
+
+Attempt = Callable[..., bool]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount a file system of so many MB, in memory."""
+    mounted: list[Path] = []
+
+    def mount(name: str, megabytes: int, options: str = "") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m{options}", "tmpfs", folder]
+        if os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
+            if os.environ.get("CI") == "true":
+                pytest.fail("a small disk needs root and the right to mount")
+            pytest.skip("a small disk needs root and the right to mount")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def recipe(recipe: Recipe) -> Recipe:
+    return changed(recipe, "logging", every_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "options", "words"),
+    [(100, "", "No space left on device"), (1, ",ro", "Read-only file system")],
+)
+def test_checkpoints_that_cannot_be_written_are_a_warning_and_training_goes_on(
+    recipe: Recipe,
+    make_run: Callable[..., Path],
+    attempt: Attempt,
+    small_disk: Callable[..., Path],
+    megabytes: int,
+    options: str,
+    words: str,
+) -> None:
+    """One checkpoint has 190 MB."""
+    whole = make_run(recipe, name="whole")
+    assert attempt(whole)
+    run_dir = make_run(recipe)
+    (run_dir / "checkpoints").symlink_to(small_disk("disk", megabytes, options))
+    assert attempt(run_dir)
+    warning = f"warning: the checkpoint of step 3 could not be written to {run_dir / 'checkpoints'}"
+    assert f"{warning} ({words})" in (run_dir / "rank-0.log").read_text()
+    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
+    assert list((run_dir / "checkpoints").iterdir()) == []
+
+
+class FillsDisk:
+    """A stop flag, looked at before every step, that fills the disk at one and clears it later."""
+
+    def __init__(self, folder: Path, at: int, until: float) -> None:
+        self.filler = folder / "filler"
+        self.at, self.until = at, until
+        self.looks = 0
+
+    @property
+    def is_set(self) -> bool:
+        self.looks += 1
+        if self.looks == self.at:
+            with self.filler.open("wb", buffering=0) as file:
+                for size in (2**20, 1):
+                    try:
+                        while file.write(b"x" * size) == size:
+                            pass
+                    except OSError:
+                        continue
+        elif self.looks == self.until:
+            self.filler.unlink()
+        return False
+
+
+def _train(_rank: int, run_dir: Path, at: int, until: float) -> str:
+    from train.errors import RequestError
+    from train.worker import run
+
+    try:
+        return str(run(run_dir, FillsDisk(run_dir, at, until)))
+    except RequestError as error:
+        return str(error)
+
+
+def test_lines_that_a_full_disk_refused_are_written_when_there_is_room(
+    recipe: Recipe,
+    make_run: Callable[..., Path],
+    attempt: Attempt,
+    workers: Any,
+    small_disk: Callable[..., Path],
+) -> None:
+    whole = make_run(recipe, name="whole")
+    assert attempt(whole)
+    run_dir = small_disk("disk", 700)
+    shutil.copy(whole / "config.yaml", run_dir)
+
+    assert in_processes(workers, 1, _train, run_dir, 2, 6) == ["True"]
+    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
+    assert without_timings(run_dir) == without_timings(whole)
+    for reader in (board, shown_by_data_server):
+        shown = [
+            {tag: curve for tag, curve in reader(path).items() if tag != "train/images_per_second"}
+            for path in (run_dir, whole)
+        ]
+        assert shown[0] == shown[1]
+
+
+def test_results_that_cannot_be_written_are_told_and_made_when_resumed(
+    recipe: Recipe,
+    make_run: Callable[..., Path],
+    attempt: Attempt,
+    workers: Any,
+    small_disk: Callable[..., Path],
+) -> None:
+    run_dir = small_disk("disk", 700)
+    shutil.copy(make_run(recipe) / "config.yaml", run_dir)
+    # Full from the last but one step of the second epoch on: only the first one's state is there.
+    [words] = in_processes(workers, 1, _train, run_dir, 6, math.inf)
+    assert words.startswith("training has ended, but the results cannot be written to ")
+    assert "Make room and resume the run" in words
+    assert [m.step for m in checkpoint.manifests(run_dir / "checkpoints")] == [3]
+
+    (run_dir / "filler").unlink()
+    assert attempt(run_dir)
+    assert results(run_dir)["steps"] == 6
+    assert [row["step"] for row in rows(run_dir)] == [1, 2, 3, 3, 4, 5, 6, 6]
