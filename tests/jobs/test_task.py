@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from jobs import place
 from jobs.place import Place
 from jobs.rendezvous import Meeting
 from jobs.rundir import RunDirectory
+from jobs.stop import StopRequest
 from jobs.worker import environment as worker_environment
 
 RUN = RunDirectory(Path("/runs/name/stamp"))
@@ -76,3 +78,23 @@ def test_the_place_comes_from_the_step_for_uneven_layouts_too(
     assert place.from_slurm(os.environ) == Place(
         3, 0, 4, 1, "12", 2, "node2", ("node1", "node2"), "12.2", log_id="12"
     )
+
+
+def test_the_sites_interface_and_the_recorder_are_defaults_that_a_recipe_replaces() -> None:
+    meeting = Meeting("10.0.0.1", 23456, 1)
+    mine = {"NCCL_SOCKET_IFNAME": "eth7", "TORCH_FR_BUFFER_SIZE": "0"}
+
+    given = worker_environment(mine, RUN, HERE, meeting, Cluster(interface="ib0"))
+
+    assert given["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert (given["NCCL_SOCKET_IFNAME"], given["TORCH_FR_BUFFER_SIZE"]) == ("eth7", "0")
+    assert given["TORCH_FR_DUMP_TEMP_FILE"] == "/runs/name/stamp/attempt-01/flight-recorder-"
+
+
+def test_a_forked_child_does_not_ask_its_parent_to_stop() -> None:
+    stop = StopRequest()
+    stop._pid += 1
+
+    stop.request(signal.SIGTERM)
+
+    assert stop.signal is None

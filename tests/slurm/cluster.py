@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from jobs.rundir import RunDirectory
@@ -88,3 +90,14 @@ def await_restart(workplace: Workplace, job: str) -> None:
         return slurm(workplace, "squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING"
 
     eventually(f"job {job} runs again", runs, PATIENCE_SECONDS)
+
+
+def path_without(folder: Path, missing: str) -> str:
+    """A PATH on which one program is not found."""
+    folder.mkdir()
+    for each in reversed(os.environ["PATH"].split(os.pathsep)):
+        for program in Path(each).glob("*"):
+            (folder / program.name).unlink(missing_ok=True)
+            (folder / program.name).symlink_to(program)
+    (folder / missing).unlink()
+    return str(folder)

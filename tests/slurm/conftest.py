@@ -5,6 +5,7 @@ TEST_SLURM_RELEASE=trixie runs the tests with that Debian release's Slurm, not t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -23,10 +24,15 @@ DEVCLUSTER = PROJECT / "slurm" / "devcluster.sh"
 RELEASE = os.environ.get("TEST_SLURM_RELEASE")
 
 
-def devcluster(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+def devcluster(
+    *arguments: str, check: bool = False, state: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`slurm/devcluster.sh ARGUMENTS` for the cluster in the folder `state`."""
     environment = dict(os.environ)
-    if RELEASE:
-        environment["DEVCLUSTER_STATE"] = f"/var/lib/slurm-devcluster-{RELEASE}"
+    if state is None and RELEASE:
+        state = f"/var/lib/slurm-devcluster-{RELEASE}"
+    if state:
+        environment["DEVCLUSTER_STATE"] = state
     return subprocess.run(
         [str(DEVCLUSTER), *arguments],
         env=environment,
@@ -36,23 +42,35 @@ def devcluster(*arguments: str, check: bool = False) -> subprocess.CompletedProc
     )
 
 
-@pytest.fixture(scope="session")
-def cluster_environment() -> Iterator[dict[str, str]]:
+def start_cluster(state: str | None = None) -> None:
+    """Start the cluster, or what has died of it."""
+    release = ["--release", RELEASE] if RELEASE else []
+    started = devcluster("up", "--install", *release, state=state)
+    assert started.returncode == 0, started.stderr
+
+
+@contextlib.contextmanager
+def running_cluster(state: str | None = None) -> Iterator[dict[str, str]]:
     """An environment whose Slurm is the cluster; one that was up before stays up."""
-    was_up = devcluster("status").returncode == 0
+    was_up = devcluster("status", state=state).returncode == 0
     if not was_up:
         if os.geteuid() != 0 or not shutil.which("apt-get"):
             reason = "a Slurm cluster needs root on a Debian-like system (slurm/devcluster.sh)"
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
-        started = devcluster("up", "--install", *(["--release", RELEASE] if RELEASE else []))
-        assert started.returncode == 0, started.stderr
-    exports = shlex.split(devcluster("env", check=True).stdout, comments=True)
+        start_cluster(state)
+    exports = shlex.split(devcluster("env", check=True, state=state).stdout, comments=True)
     settings = dict(word.split("=", 1) for word in exports if "=" in word)
     yield clean_environment() | settings
     if not was_up:
-        devcluster("down", check=True)
+        devcluster("down", check=True, state=state)
+
+
+@pytest.fixture(scope="session")
+def cluster_environment() -> Iterator[dict[str, str]]:
+    with running_cluster() as environment:
+        yield environment
 
 
 @pytest.fixture

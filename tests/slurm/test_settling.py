@@ -20,6 +20,7 @@ from tests.slurm.cluster import (
     await_ledger_end,
     await_restart,
     await_step,
+    path_without,
     slurm,
     submit,
 )
@@ -120,7 +121,7 @@ def test_two_attempts_without_progress_end_the_run(workplace: Workplace) -> None
 
 def test_a_dead_rank_ends_the_job_at_once_with_every_ranks_traceback(workplace: Workplace) -> None:
     once = ("--set", "cluster.max_crashes=1")
-    run, job = submit(workplace, *LONG, *once, *setting(STUB="kill:3"))
+    run, _ = submit(workplace, *LONG, *once, *setting(STUB="kill:3"))
     eventually("a failure", (run.attempt(1) / "failure.json").exists, PATIENCE_SECONDS)
     died = time.monotonic()
 
@@ -130,17 +131,6 @@ def test_a_dead_rank_ends_the_job_at_once_with_every_ranks_traceback(workplace: 
     for rank in range(3):
         assert "most recent call first" in run.rank_log(1, rank).read_text()
     assert "ranks 0-2: ended after the failure" in workplace.launch("logs", run.label).stderr
-
-
-def path_without(folder: Path, missing: str) -> str:
-    """A PATH on which one program is not found."""
-    folder.mkdir()
-    for each in reversed(os.environ["PATH"].split(os.pathsep)):
-        for program in Path(each).glob("*"):
-            (folder / program.name).unlink(missing_ok=True)
-            (folder / program.name).symlink_to(program)
-    (folder / missing).unlink()
-    return str(folder)
 
 
 def test_a_job_without_scontrol_is_followed_by_another(

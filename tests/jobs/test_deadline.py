@@ -1,0 +1,74 @@
+"""When a worker is stopped and when it is killed, before Slurm would do either."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.schema import Cluster
+from jobs import deadline
+from jobs.deadline import Deadline, Limits
+from jobs.rundir import RunDirectory
+from jobs.stop import StopRequest
+
+
+def clock(folder: Path, left: float, limit: float, save_seconds: float | None = None) -> Deadline:
+    run = RunDirectory(folder)
+    run.checkpoints.mkdir(exist_ok=True)
+    manifest = {"step": 1, "seconds": save_seconds}
+    (run.checkpoints / "step-00000001.json").write_text(json.dumps(manifest))
+    return Deadline(run, Limits(time.time() + left, limit))
+
+
+@pytest.mark.parametrize(
+    ("left", "limit", "save_seconds", "expected"),
+    [
+        (16, 3600, None, False),
+        (14, 3600, None, True),
+        (46, 3600, 10.0, False),
+        (44, 3600, 10.0, True),
+        (530, 3600, 1000.0, True),
+        (550, 3600, 1000.0, False),
+        (10, 60, 10.0, False),
+        (8, 60, 10.0, True),
+    ],
+)
+def test_a_worker_stops_three_saves_before_the_limit_but_no_more_than_its_seventh(
+    tmp_path: Path, left: float, limit: float, save_seconds: float | None, expected: bool
+) -> None:
+    assert clock(tmp_path, left, limit, save_seconds).is_near() == expected
+
+
+def test_a_worker_is_killed_a_little_before_the_limit(tmp_path: Path) -> None:
+    assert not clock(tmp_path, 9, 3600).has_passed(StopRequest())
+    assert clock(tmp_path, 7, 3600).has_passed(StopRequest())
+
+
+def test_a_worker_is_killed_within_kill_wait_of_term_but_not_of_usr2(tmp_path: Path) -> None:
+    watch = clock(tmp_path, 3000, 3600)
+    stop = StopRequest()
+    stop.request(signal.SIGUSR2)
+    assert not watch.has_passed(stop)
+
+    stop.termed_at = time.monotonic() - 21
+    assert not watch.has_passed(stop)
+    stop.termed_at = time.monotonic() - 24
+    assert watch.has_passed(stop)
+
+
+def test_without_a_limit_nothing_is_ever_near(tmp_path: Path) -> None:
+    watch = Deadline(RunDirectory(tmp_path), Limits())
+
+    assert (watch.seconds_left(), watch.is_near()) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "save_seconds", "lead"),
+    [("04:00:00", 5.0, 30), ("04:00:00", 100.0, 315), ("00:07:00", 100.0, 60)],
+)
+def test_a_measured_save_sets_slurms_lead(limit: str, save_seconds: float, lead: int) -> None:
+    assert deadline.stop_lead_seconds(Cluster(time_limit=limit), save_seconds) == lead

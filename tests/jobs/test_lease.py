@@ -1,0 +1,110 @@
+"""Two starts never hold one run at once, and a dead one does not hold it for ever."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import lease, ports
+from jobs.errors import RequestError
+from jobs.rundir import RunDirectory
+from tests.conftest import PROJECT
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    monkeypatch.setattr(lease, "REFRESH_SECONDS", 0.2)
+    return RunDirectory(tmp_path)
+
+
+@pytest.fixture
+def refreshed(run: RunDirectory) -> Iterator[lease.Lease]:
+    """A lease whose holder lives."""
+    held = lease.take(run, "7.0", "job 7")
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.05):
+            held.refresh()
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    yield held
+    over.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("refreshed")
+def test_a_held_run_is_refused_and_its_holder_named(run: RunDirectory) -> None:
+    with pytest.raises(RequestError, match="job 7 holds this run"):
+        lease.take(run, "8.0", "job 8")
+    assert lease.is_alive(run)
+
+
+def test_a_released_run_is_taken_without_waiting(run: RunDirectory) -> None:
+    lease.take(run, "7.0", "job 7").release()
+    began = time.monotonic()
+
+    lease.take(run, "8.0", "job 8")
+
+    assert time.monotonic() - began < 0.2
+
+
+def test_a_silent_holder_loses_the_run_and_learns_of_it(run: RunDirectory) -> None:
+    dead = lease.take(run, "7.0", "job 7")
+
+    lease.take(run, "7.1", "job 7")
+
+    time.sleep(0.3)
+    assert not dead.refresh()
+    dead.release()
+    holder = lease.read(run)
+    assert holder is not None
+    assert (holder.start_key, holder.released) == ("7.1", False)
+
+
+def test_a_full_disk_does_not_make_a_holder_look_dead(
+    run: RunDirectory, refreshed: lease.Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lease, "write_json", full)
+
+    assert lease.is_alive(run)
+    assert refreshed.refresh()
+
+
+def test_a_damaged_lease_is_nobodys(run: RunDirectory) -> None:
+    run.lease.write_text("{")
+
+    lease.take(run, "8.0", "job 8")
+
+
+def test_a_reserved_port_is_nobody_elses_until_its_holder_dies(tmp_path: Path) -> None:
+    code = "import sys; from jobs import ports; p = ports.reserve(); print(p.number, flush=True)"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; sys.stdin.read()"],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout
+    with other:
+        port = int(other.stdout.readline())
+
+        assert ports.reserve_this(port) is None
+        other.send_signal(signal.SIGKILL)
+
+    mine = ports.reserve_this(port)
+    assert mine
+    mine.release()
+    assert not Path(mine._file).exists()

@@ -1,0 +1,267 @@
+"""What follows from the end of an attempt, with Slurm's programs played by small scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import Recipe, dump_recipe
+from jobs import checkpoints, controller, digest, ending, failure, ledger, settle
+from jobs.ending import Ending
+from jobs.failure import Failure
+from jobs.place import Place
+from jobs.rundir import RunDirectory
+from tests.jobs.workplace import ledger_lines
+
+PLACE = Place(0, 0, 4, 2, "7", 0, "node1", ("node1", "node2"), "7.0")
+ENVIRON = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NTASKS": "4"}
+
+
+class Cluster:
+    """Slurm's programs: what they answer, and what they were asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls = folder / "calls"
+        self.answer("squeue", "RUNNING 0")
+        self.answer("scontrol", "")
+        self.answer("sbatch", "8")
+
+    def answer(self, program: str, words: str, code: int = 0) -> None:
+        script = self.folder / program
+        script.write_text(
+            f"#!/bin/sh\necho {program} $* >> {self.calls}\necho '{words}'\nexit {code}\n"
+        )
+        script.chmod(0o755)
+
+    def orders(self) -> list[str]:
+        """What was asked for, without mere questions."""
+        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return [line for line in lines if not line.startswith("squeue")]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return Cluster(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run whose first attempt is open."""
+    run = RunDirectory(tmp_path / "run")
+    run.engine_files.mkdir(parents=True)
+    run.config.write_text(dump_recipe(Recipe()))
+    ledger.open_attempt(run, PLACE)
+    run.attempt(1).mkdir()
+    return run
+
+
+def stop(run: RunDirectory, signal: str = "SIGTERM") -> None:
+    for rank in range(4):
+        ending.record(run, 1, Ending(rank, "node1", "stopped", 75, signal, 1000.0))
+
+
+def save(run: RunDirectory, step: int, **more: object) -> None:
+    run.checkpoints.mkdir(exist_ok=True)
+    manifest = {"step": step, "sha256": "", "size": 0, "score": None} | more
+    (run.checkpoints / f"step-{step:08d}.json").write_text(json.dumps(manifest))
+
+
+def test_a_stopped_run_is_requeued_once(run: RunDirectory, cluster: Cluster) -> None:
+    stop(run)
+
+    assert settle.settle(run, 0, ENVIRON) == 75
+    assert cluster.orders() == ["scontrol requeue 7"]
+    [line] = ledger_lines(run)
+    assert (line["reason"], line["exit_code"], line["workers"]) == ("preemption", 75, 4)
+
+
+def test_a_full_disk_does_not_prevent_the_requeue(
+    run: RunDirectory,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    stop(run)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    run.launcher_log.mkdir()
+
+    assert settle.settle(run, 0, ENVIRON) == 75
+    assert "scontrol requeue 7" in cluster.calls.read_text()
+    assert "warning: cannot write" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("now", ["COMPLETING 1", "PENDING 1"])
+def test_what_somebody_else_requeued_is_left_alone(
+    run: RunDirectory, cluster: Cluster, now: str
+) -> None:
+    stop(run)
+    cluster.answer("squeue", now)
+
+    assert settle.settle(run, 0, ENVIRON) == 75
+    assert cluster.orders() == []
+    assert ledger_lines(run)[0]["reason"] == "requeued"
+
+
+def test_a_cancelled_run_is_not_requeued(run: RunDirectory, cluster: Cluster) -> None:
+    stop(run)
+    run.cancelled("7").touch()
+
+    assert settle.settle(run, 0, ENVIRON) == 75
+    assert cluster.orders() == []
+
+
+def test_where_slurm_refuses_a_requeue_another_job_follows(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    stop(run)
+    cluster.answer("scontrol", "Requested operation is presently disabled", code=1)
+
+    settle.settle(run, 0, ENVIRON)
+
+    last = f"sbatch --parsable --dependency=afterany:7 {run.script} {controller.FOLLOWING}"
+    assert cluster.orders()[-1] == last
+    assert "job 8 follows it" in run.launcher_log.read_text()
+
+
+def test_a_requeue_that_slurm_was_slow_to_confirm_is_not_repeated(
+    run: RunDirectory, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(run)
+    # Refused in words, but by then the job has a restart more.
+    cluster.answer("scontrol", "Connection timed out", code=1)
+    monkeypatch.setattr(settle, "_came_back", lambda *_: True)
+
+    settle.settle(run, 0, ENVIRON)
+
+    assert cluster.orders() == ["scontrol requeue 7"]
+
+
+def test_where_nothing_can_start_the_run_again_the_last_word_says_how(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    stop(run)
+    for program in ("scontrol", "sbatch"):
+        (cluster.folder / program).unlink()
+
+    settle.settle(run, 0, ENVIRON)
+
+    assert f"to go on: python launch.py resume {run.path}" in run.launcher_log.read_text()
+
+
+def test_preempted_where_slurm_does_not_start_it_again_the_last_word_names_resume(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    stop(run)
+    cluster.answer("squeue", "COMPLETING 0")
+    words = (
+        "job 7 start 0\n*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n"
+    )
+    (run.engine_files / "7_0_log.err").write_text(words)
+
+    settle.settle(run, 0, ENVIRON)
+
+    assert cluster.orders() == []
+    assert "was preempted and Slurm does not start it again here" in run.launcher_log.read_text()
+
+
+def test_a_crash_is_tried_again_and_a_wrong_request_is_not(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    failure.claim(run, 1, Failure(2, "node2", 2, ["error: no such file"]))
+
+    assert settle.settle(run, 2, ENVIRON) == 2
+    assert cluster.orders() == []
+
+    (run.attempt(1) / failure.FILE_NAME).unlink()
+    run.attempts.unlink()
+    ledger.open_attempt(run, PLACE)
+    failure.claim(run, 1, Failure(2, "node2", 1, ["RuntimeError: broken"]))
+
+    assert settle.settle(run, 1, ENVIRON) == 1
+    assert cluster.orders() == ["scontrol requeue 7"]
+
+
+def test_an_end_before_the_attempt_was_opened_counts_if_it_was_a_crash(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    settle.settle(run, 1, ENVIRON | {"SLURM_JOB_ID": "9"})
+    settle.settle(run, 140, ENVIRON | {"SLURM_JOB_ID": "10"})
+
+    lines = ledger_lines(run)
+    assert [(line["job_id"], line["reason"]) for line in lines] == [("7", None), ("9", "crash")]
+    assert cluster.orders() == ["scontrol requeue 9", "scontrol requeue 10"]
+
+
+def test_a_finished_run_ends_well_and_lost_nothing(run: RunDirectory, cluster: Cluster) -> None:
+    save(run, 40)
+    run.results.write_text("{}")
+
+    assert settle.settle(run, 0, ENVIRON) == 0
+    [line] = ledger_lines(run)
+    assert (line["reason"], line["saved_step"], line["gpu_seconds_lost"]) == ("finished", 40, 0)
+    assert cluster.orders() == []
+
+
+def test_what_was_lost_counts_from_the_attempts_own_newest_checkpoint(run: RunDirectory) -> None:
+    row = ledger_lines(run)[0] | {"start": "2026-01-01T00:01:00Z"}
+    for saved_at, lost_from in (
+        ("2026-01-01T00:00:30Z", "2026-01-01T00:01:00Z"),
+        ("2026-01-01T00:02:00Z", "2026-01-01T00:02:00Z"),
+    ):
+        run.attempts.write_text(json.dumps(row) + "\n")
+        save(run, 10, saved_at=saved_at)
+
+        entry = ledger.close_attempt(run, 1, "crash", 1)
+
+        assert entry.end
+        seconds = ledger.seconds_of(entry.end) - ledger.seconds_of(lost_from)
+        assert entry.gpu_seconds_lost == 4 * seconds
+
+
+def test_ledger_lines_of_another_release_are_read(run: RunDirectory) -> None:
+    old = {"attempt": 1, "job_id": "1", "restart_count": 0, "nodes": ["a"], "start": "x"}
+    run.attempts.write_text(json.dumps(old | {"reason": "stopped", "of_tomorrow": 1}) + "\n")
+
+    [entry] = ledger.read(run)
+    assert (entry.reason, entry.workers, entry.saved_step) == ("stopped", None, None)
+
+
+def test_the_newest_readable_manifest_counts(run: RunDirectory) -> None:
+    assert checkpoints.newest(run) is None
+    save(run, 10, seconds=1.5)
+    save(run, 20)
+    (run.checkpoints / "step-00000030.json").write_text("{")
+    (run.checkpoints / "step-00000040.pt").touch()
+
+    newest = checkpoints.newest(run)
+    assert newest is not None
+    assert (newest.step, newest.seconds) == (20, None)
+
+
+def test_the_digest_names_the_first_rank_and_the_fate_of_the_others(run: RunDirectory) -> None:
+    lines = ["Traceback (most recent call last):", '  File "x.py"', "ValueError: no", "after it"]
+    failure.claim(run, 1, Failure(3, "node2", 1, lines))
+    for rank, how, code in ((0, "followed", -6), (1, "followed", -6), (2, "failed", 1)):
+        ending.record(run, 1, Ending(rank, "node1", how, code))  # type: ignore[arg-type]
+
+    text = digest.write(run, 1)
+
+    assert text is not None
+    assert text.splitlines()[:2] == [
+        "rank 3 on node2 failed first: exit code 1",
+        "  ValueError: no",
+    ]
+    assert "ranks 0-1: ended after the failure, tracebacks in their logs" in text
+    assert "rank 2: failed too, exit code 1" in text
+    assert str(run.rank_log(1, 3)) in text
+    assert len(text.splitlines()) < 24
