@@ -31,9 +31,14 @@ class Ending:
     stopped_by: str | None = None
     """The first signal that asked for the stop, by name."""
     seconds_left: float | None = None
-    """From that signal to the time limit of the job."""
+    """From that signal, or from the end if none came to this rank, to the job's time limit."""
     words: str = ""
     """What an unfit node's worker said is wrong with it."""
+
+    @property
+    def stopped_unready(self) -> bool:
+        """Whether the worker died of the stop signal, before it could handle it."""
+        return self.how == "stopped" and self.exit_code < 0
 
 
 def record(run: RunDirectory, attempt: int, ending: Ending) -> None:

@@ -119,8 +119,11 @@ def _attend(run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _In
     failed: set[int] = set()
     give_up_at: float | None = None
     with Display(recipe.schedule.epochs) as display:
-        while None in [task.poll() for task in tasks]:
+        going_on = True
+        while going_on:
             time.sleep(POLL_SECONDS)
+            # Before the look at how each has ended, so that none ends unseen.
+            going_on = None in [task.poll() for task in tasks]
             display.update(metrics.progress(run))
             if interrupt.count > asked:
                 asked = interrupt.count

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from jobs.guard import Guard, Verdict
 from jobs.place import Place
 from jobs.rendezvous import Meeting, StoppedError
 from jobs.rundir import RunDirectory
-from jobs.stop import StopRequest
+from jobs.stop import STOP_SIGNALS, StopRequest
 from jobs.worker import Worker
 
 STOPPED = 75
@@ -101,7 +100,7 @@ def _attend_worker(
     process = worker.start(run, here, meeting, cluster)
     verdict, seconds_left = _wait(process, stop, guard, clock)
     code = process.returncode
-    how = _how_it_ended(code, stop.signal, verdict)
+    how = _how_it_ended(code, verdict)
     unfit_words = ""
     if how == "failed":
         killed = memory.count_kills() > kills
@@ -117,7 +116,9 @@ def _attend_worker(
         time.sleep(FAREWELL_SECONDS)
     if how == "unfit":
         return UNFIT
-    if how == "failed":
+    # A worker that died of the signal has not agreed with the others on a step, and they may wait
+    # for it: this code makes srun end them, and says that it was a stop.
+    if how == "failed" or -code in STOP_SIGNALS:
         return code if code >= 0 else 128 - code
     return 0
 
@@ -138,7 +139,7 @@ def _wait(
         except subprocess.TimeoutExpired:
             pass
         else:
-            return None, seconds_left
+            return None, clock.seconds_left() if seconds_left is None else seconds_left
         verdict = guard.look()
         if stop.signal and not handed_on:
             seconds_left = clock.seconds_left()
@@ -153,7 +154,7 @@ def _wait(
             return verdict, seconds_left
 
 
-def _how_it_ended(code: int, stopped_by: signal.Signals | None, verdict: Verdict | None) -> How:
+def _how_it_ended(code: int, verdict: Verdict | None) -> How:
     if code == 0:
         return "done"
     if code == STOPPED:
@@ -163,7 +164,8 @@ def _how_it_ended(code: int, stopped_by: signal.Signals | None, verdict: Verdict
     if verdict:
         return verdict
     # A worker that had no handler yet dies of the signal itself: nothing was lost, it is a stop.
-    return "stopped" if stopped_by is not None and code == -stopped_by else "failed"
+    # It may have met the worker first, where Slurm sends signals to the whole tree of processes.
+    return "stopped" if -code in STOP_SIGNALS else "failed"
 
 
 def _report(run: RunDirectory, here: Place, attempt: int, mine: failure.Failure) -> None:

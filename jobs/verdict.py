@@ -91,7 +91,9 @@ def _why_ended(evidence: Evidence) -> Reason:
         return "unfit node"
     if told == "out of memory" or (first and first.out_of_memory):
         return "out of memory"
-    if first or evidence.srun_code not in STOP_CODES:
+    # If one rank had gone before it could agree with the others, they may have failed over that.
+    unready = any(ending.stopped_unready for ending in evidence.endings)
+    if not unready and (first or evidence.srun_code not in STOP_CODES):
         return "crash"
     stopped = [ending for ending in evidence.endings if ending.how in ("stopped", "overdue")]
     if not stopped and evidence.srun_code in (0, 75):

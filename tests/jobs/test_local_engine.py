@@ -172,3 +172,64 @@ def test_logs_follow_prints_until_the_run_ends(workplace: Workplace) -> None:
     assert '"RANK": "1"' in logs.stdout
     assert '"RANK": "0"' not in logs.stdout
     assert f"{run.label}: finished" in logs.stderr
+
+
+def test_a_stopped_run_is_resumed_here_with_other_settings(workplace: Workplace) -> None:
+    process, run, _ = start_long(workplace)
+    again = workplace.launch("resume", run.label)
+    assert (again.returncode, "is running already" in again.stderr) == (2, True)
+    end(process, signal.SIGINT)
+    [first] = ledger_lines(run)
+
+    done = workplace.launch(
+        "resume",
+        run.label,
+        "--set",
+        "logging.every_steps=7",
+        STUB_STEPS=str(first["last_step"] + 2),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f"goes on from the checkpoint of step {first['last_step']}" in done.stderr
+    second = ledger_lines(run)[1]
+    assert (second["reason"], second["first_step"]) == ("finished", first["last_step"] + 1)
+    assert second["afresh"]
+    assert "every_steps: 7" in run.config.read_text()
+    finished = workplace.launch("resume", run.label)
+    assert (finished.returncode, "is finished" in finished.stderr) == (2, True)
+
+
+def test_resume_refuses_what_would_be_another_run(workplace: Workplace) -> None:
+    workplace.launch("--config", "stub.yaml", STUB="crash:0")
+    [run] = workplace.runs
+    before = run.config.read_text()
+
+    done = workplace.launch("resume", "--set", "optimizer.lr=1.0", "--set", "train.seed=2")
+
+    assert done.returncode == 2
+    assert "--set optimizer.lr, train.seed: that would be another run" in done.stderr
+    assert run.config.read_text() == before
+
+
+def test_a_worker_dies_with_its_task_and_the_run_can_go_on(workplace: Workplace) -> None:
+    process, run, pids = start_long(workplace, STUB="deaf")
+    parents = [
+        int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids
+    ]
+    for parent in parents:
+        os.kill(parent, signal.SIGKILL)
+
+    eventually("the workers are gone", lambda: not any(is_running(pid) for pid in pids), 5)
+    assert process.wait(timeout=60) == 1
+    assert [line["reason"] for line in ledger_lines(run)] == ["crash"]
+    # Its tasks could not release the run, the launcher could: nothing is to be watched.
+    done = workplace.launch("resume", run.label, STUB_STEPS="3")
+    assert (done.returncode, "watching" in done.stderr) == (0, False)
+
+
+def test_the_others_leave_their_tracebacks_when_a_rank_dies(workplace: Workplace) -> None:
+    done = workplace.launch("--config", "stub.yaml", STUB="kill:1", **LONG)
+
+    [run] = workplace.runs
+    assert "most recent call first" in run.rank_log(1, 0).read_text()
+    assert "rank 0: ended after the failure" in done.stderr

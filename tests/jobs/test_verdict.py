@@ -23,6 +23,9 @@ def stopped(how: How = "stopped", signal: str = "SIGTERM", left: float | None = 
     return Ending(0, "node1", how, 75, signal, left)
 
 
+UNREADY = replace(stopped(), exit_code=-15)
+
+
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
@@ -44,6 +47,10 @@ def stopped(how: How = "stopped", signal: str = "SIGTERM", left: float | None = 
         (Evidence(0, endings=[stopped()], now=None), "preemption"),
         (Evidence(140, now=RUNS), "preemption"),
         (Evidence(143, now=RUNS), "preemption"),
+        (
+            Evidence(1, first=CRASH, endings=[replace(stopped(), exit_code=-15)], now=RUNS),
+            "preemption",
+        ),
         (Evidence(137, endings=[stopped()], now=RUNS), "crash"),
         (Evidence(1, now=RUNS), "crash"),
         (Evidence(0, endings=[Ending(0, "node1", "done", 0)], now=RUNS), "crash"),

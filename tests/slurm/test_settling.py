@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
@@ -19,6 +18,7 @@ from tests.slurm.cluster import (
     await_end,
     await_ledger_end,
     await_restart,
+    await_status,
     await_step,
     path_without,
     slurm,
@@ -198,6 +198,7 @@ def test_resume_goes_on_with_a_cancelled_run_and_refuses_a_running_one(
     assert (again.returncode, "is running already" in again.stderr) == (2, True)
     workplace.launch("cancel", run.label)
     await_end(workplace, job)
+    await_status(workplace, run, "cancelled")
 
     other = workplace.launch("resume", run.label, "--set", "optimizer.lr=1.0")
     done = workplace.launch("resume", run.label, "--set", "cluster.time_limit=00:20:00")
