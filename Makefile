@@ -1,5 +1,6 @@
 # make quickstart   a first result: installs what is locked, trains on digits, prints the outcome
 # make test         everything that must hold: make check, then the suite (Slurm included, where root)
+# make drill        what takes longer: 100 kills of the trainer, then drills on clusters of two releases
 # make check        format, lint, types, shell scripts
 # make lock         choose new versions of the dependencies
 
@@ -10,13 +11,18 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.sbatch \
   slurm/torchrun.sbatch .ci/run
 
-.PHONY: quickstart test check lock clean
+.PHONY: quickstart test drill check lock clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python launch.py --config quickstart.yaml
 
 test: check
 	$(BIN)/python -m pytest
+
+drill: $(VENV)/test-installed
+	$(BIN)/python -m tests.drills.crash_points --moments 100
+	$(BIN)/python -m pytest tests/drills/cluster_drills.py
+	TEST_SLURM_RELEASE=trixie $(BIN)/python -m pytest tests/drills/cluster_drills.py
 
 check: $(VENV)/test-installed
 	$(BIN)/ruff format --check

@@ -1,0 +1,119 @@
+"""What the drills on the cluster share: their own cluster, the runs to compare with, the table."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from tests.drills import harm
+from tests.drills.disturbed import Drill, make_place, start, write_recipe
+from tests.jobs.workplace import Workplace
+from tests.slurm.conftest import running_cluster
+from tests.train.runs import board, results
+
+DRILL_SECONDS = 1200
+HEAD = ("drill", "attempts", "steps taken again", "seconds from the disturbance", "verdict")
+# Longer than two attempts of two minutes can train: Slurm lets them know 17 s before their time.
+LONG_TRAINING_SECONDS = 210
+TABLE = pytest.StashKey[list[tuple[str, ...]]]()
+RELEASE = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def cluster_environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    with running_cluster(str(harm.STATE)) as environment:
+        version = ["sinfo", "--version"]
+        said = subprocess.run(version, env=environment, capture_output=True, text=True, check=True)
+        request.config.stash[RELEASE] = said.stdout.strip()
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def place(
+    tmp_path_factory: pytest.TempPathFactory,
+    digits_root: Path,
+    cluster_environment: dict[str, str],
+) -> Workplace:
+    return make_place(tmp_path_factory.mktemp("drills"), digits_root, cluster_environment)
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    """No drill goes on for ever, whatever it waits for."""
+
+    def give_up(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"the drill has not ended within {DRILL_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(DRILL_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def drill(request: pytest.FixtureRequest, place: Workplace) -> Iterator[Callable[..., Drill]]:
+    """Start a run that is going to be disturbed; it is in the table, and ends with the test."""
+    drills: list[Drill] = []
+
+    def begin(name: str, *settings: str, workplace: Workplace = place, **options: str) -> Drill:
+        drills.append(start(name, workplace, *settings, **options))
+        return drills[-1]
+
+    yield begin
+    for each in drills:
+        request.config.stash.setdefault(TABLE, []).append(each.row())
+        each.clean_up()
+
+
+def leave_alone(request: pytest.FixtureRequest, drill: Drill) -> Drill:
+    """See a run to its end that nothing disturbs."""
+    lines = drill.await_end(DRILL_SECONDS)
+    assert [line["reason"] for line in lines] == ["finished"]
+    for tag, points in board(drill.run.path).items():
+        steps = [step for step, _ in points]
+        assert steps == sorted(set(steps)), tag
+    drill.verdict = "what the others are compared with"
+    request.config.stash.setdefault(TABLE, []).append(drill.row())
+    return drill
+
+
+@pytest.fixture(scope="session")
+def calm(request: pytest.FixtureRequest, place: Workplace) -> Iterator[Drill]:
+    """The run that is left alone."""
+    drill = start("nothing", place)
+    yield leave_alone(request, drill)
+    drill.clean_up()
+
+
+@pytest.fixture(scope="session")
+def long_calm(
+    request: pytest.FixtureRequest, place: Workplace, digits_root: Path, calm: Drill
+) -> Iterator[Drill]:
+    """One that takes so long on this machine that two limits of two minutes are too short."""
+    images_per_second = results(calm.run.path)["images_per_second"]
+    steps = math.ceil(LONG_TRAINING_SECONDS * images_per_second / 16)
+    write_recipe(place, "long", digits_root, steps)
+    drill = start(f"nothing, for {steps} steps", place, recipe="long")
+    yield leave_alone(request, drill)
+    drill.clean_up()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what happened as the table of docs/nothing-is-lost.md."""
+    rows = config.stash.get(TABLE, [])
+    if not rows:
+        return
+    release = config.stash.get(RELEASE, "Slurm")
+    terminalreporter.section(f"drills on {release}, {datetime.now(UTC):%Y-%m-%d}")
+    for row in (HEAD, ("---",) * len(HEAD), *rows):
+        terminalreporter.write_line(f"| {' | '.join(row)} |")
