@@ -66,6 +66,7 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     started = time.monotonic()
     start_key = f"local-{os.getpid()}-{secrets.token_hex(4)}"
     attachment.attach(run, start_key)
+    before = len(ledger.read(run))
     with interrupt.watch(), _tasks(run, recipe, plan, start_key) as tasks:
         code = _attend(run, recipe, tasks, interrupt)
     _settle(run, start_key)
@@ -73,6 +74,9 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     if interrupt.count:
         print(f"stopped after {text.duration(seconds)}", file=sys.stderr)
         return 130
+    if code == failure.CONFIGURATION_ERROR and len(ledger.read(run)) == before:
+        # Refused before an attempt was opened; rank 0's task has said why.
+        raise RequestError(failure.tail(run.launcher_log)[-1].rpartition("error: ")[2])
     if code:
         _raise_failure(run, code)
     _report(run, seconds)

@@ -233,3 +233,15 @@ def test_the_others_leave_their_tracebacks_when_a_rank_dies(workplace: Workplace
     [run] = workplace.runs
     assert "most recent call first" in run.rank_log(1, 0).read_text()
     assert "rank 0: ended after the failure" in done.stderr
+
+
+def test_a_run_that_another_start_holds_is_refused(workplace: Workplace) -> None:
+    process, run, _ = start_long(workplace)
+    # As if its launcher were on a machine that cannot be asked.
+    record = run.engine_files / "launcher.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"host": "elsewhere"}))
+
+    done = workplace.launch("resume", run.label)
+
+    assert (done.returncode, "is running already (process" in done.stderr) == (2, True)
+    assert end(process, signal.SIGINT) == 130
