@@ -54,8 +54,9 @@ def interpret(text: str) -> Told | None:
     """What the log of one start says about its end."""
     # Preempted and out of time may both be told; the first one is why.
     for match in JOB_ENDED.finditer(text):
-        cause = match.group(1)
-        return CAUSES.get(cause, "cancelled") if cause else "cancelled"
+        cause = match.group(1) or ""
+        # "NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS"
+        return CAUSES.get(cause.partition(",")[0], "cancelled")
     if NODE_FAILED.search(text):
         return "node failure"
     return "out of memory" if OUT_OF_MEMORY.search(text) else None
