@@ -13,7 +13,7 @@ import pytest
 
 from jobs.rundir import RunDirectory
 from tests.conftest import PROJECT
-from tests.jobs.workplace import Workplace, eventually
+from tests.jobs.workplace import Workplace, eventually, saved_steps
 from tests.slurm.cluster import PATIENCE_SECONDS, await_end, await_restart, await_step, slurm
 
 pytestmark = pytest.mark.slurm
@@ -107,9 +107,8 @@ def test_a_template_warned_of_its_limit_saves_and_goes_on_with_its_configuration
 
     slurm(workplace, *warn, job)
 
-    saved = run.path / "checkpoints" / "step"
-    eventually("the state is saved", saved.exists, PATIENCE_SECONDS)
-    last_step = int(saved.read_text())
+    eventually("the state is saved", lambda: saved_steps(run), PATIENCE_SECONDS)
+    [last_step] = saved_steps(run)
     await_restart(workplace, job)
     eventually("it goes on", lambda: f'"step": {last_step + 1},' in run.metrics.read_text(), 60)
     assert run.config.read_text() == config
