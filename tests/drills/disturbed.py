@@ -31,6 +31,7 @@ checkpoint: {every_epochs: 2}
 logging: {every_steps: 3}
 """
 STEPS = 48
+BATCH_SIZE = 16
 END_SECONDS = 420
 
 
