@@ -1,6 +1,6 @@
 # make quickstart   a first result: installs what is locked, trains on digits, prints the outcome
 # make test         everything that must hold: make check, then the suite (Slurm included, where root)
-# make drill        what takes longer: 100 kills of the trainer, then drills on clusters of two releases
+# make drill        the trainer killed 100 times, then drills on clusters of two releases; an hour
 # make check        format, lint, types, shell scripts
 # make lock         choose new versions of the dependencies
 

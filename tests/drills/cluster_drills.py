@@ -204,7 +204,7 @@ def test_the_time_limit_reached_twice(drill: Begin, long_calm: Drill) -> None:
     run.await_step(1, 1)
     run.moments.append(time.time())
 
-    run.await_end(900)
+    run.await_end(1500)
 
     *before, last = reasons(run)
     assert (len(before) >= 2, set(before), last) == (True, {"time limit"}, "finished")

@@ -18,7 +18,7 @@ from tests.jobs.workplace import Workplace
 from tests.slurm.conftest import running_cluster
 from tests.train.runs import board, rows
 
-DRILL_SECONDS = 1200
+DRILL_SECONDS = 1800
 HEAD = ("drill", "attempts", "steps taken again", "seconds from the disturbance", "verdict")
 # Longer than two attempts of two minutes can train: Slurm lets them know 17 s before their time.
 LONG_TRAINING_SECONDS = 210
