@@ -73,13 +73,9 @@ def environment(
 def _defaults(run: RunDirectory, meeting: Meeting, cluster: Cluster) -> dict[str, str]:
     """What a recipe's cluster.env may replace."""
     # When a collective fails, NCCL's last operations on each rank say who was waiting for whom.
-    # torch has renamed some: the second of each pair is the older name.
-    dumps = str(run.attempt(meeting.attempt) / "flight-recorder-")
     chosen = {
         "TORCH_FR_BUFFER_SIZE": "2000",
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-        "TORCH_FR_DUMP_TEMP_FILE": dumps,
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": dumps,
+        "TORCH_FR_DUMP_TEMP_FILE": str(run.attempt(meeting.attempt) / "flight-recorder-"),
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
     }
     if cluster.interface:
