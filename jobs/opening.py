@@ -28,7 +28,7 @@ from jobs import (
 from jobs.deadline import Limits
 from jobs.errors import RequestError
 from jobs.lease import Lease
-from jobs.ledger import Reason
+from jobs.ledger import Attempt, Reason
 from jobs.place import Place
 from jobs.rendezvous import Meeting, StoppedError
 from jobs.rundir import RunDirectory, seconds_of
@@ -53,10 +53,13 @@ def hold(run: RunDirectory, here: Place, cluster: Cluster, stop: StopRequest) ->
         StoppedError: a request to stop came first.
     """
     where = f"job {here.job_id}" if here.job_id else f"process {os.getppid()} on {here.node}"
-    held = lease.take(run, here.start_key, where, lambda: stop.signal is not None)
     try:
-        if stop.signal:
-            raise StoppedError(f"asked to stop by {stop.signal.name} before the attempt was opened")
+        held = lease.take(run, here.start_key, where, lambda: stop.signal is not None)
+    except RequestError:
+        _leave_if_asked(stop)
+        raise
+    try:
+        _leave_if_asked(stop)
         _close_what_was_left(run, here)
         _check_budget(run, here, cluster)
         limits = deadline.ask(here.job_id) if here.job_id else Limits()
@@ -74,12 +77,19 @@ def hold(run: RunDirectory, here: Place, cluster: Cluster, stop: StopRequest) ->
         held.release()
 
 
+def _leave_if_asked(stop: StopRequest) -> None:
+    if stop.signal:
+        raise StoppedError(f"asked to stop by {stop.signal.name} before the attempt was opened")
+
+
 def _close_what_was_left(run: RunDirectory, here: Place) -> None:
-    """Close the line of an attempt whose node died before it could be settled."""
-    entries = ledger.read(run)
-    if not entries or entries[-1].end:
-        return
-    left = entries[-1]
+    """Close the lines of attempts whose node died before they could be settled."""
+    for left in ledger.read(run):
+        if left.end is None:
+            _close(run, here, left)
+
+
+def _close(run: RunDirectory, here: Place, left: Attempt) -> None:
     first = failure.read(run, left.attempt)
     reason: Reason = "lost"
     if left.job_id:

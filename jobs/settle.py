@@ -27,6 +27,7 @@ from jobs import (
     ledger,
     metrics,
     place,
+    refusal,
     told,
     verdict,
 )
@@ -42,26 +43,31 @@ def settle(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int
     """Settle the start of the Slurm job that calls this; returns the job's exit code."""
     job = place.job_id_of(environ)
     restart_count = int(environ.get("SLURM_RESTART_COUNT", "0"))
+    start_key = place.start_key(job, restart_count)
     # All tasks are gone, also one that was killed before it could release the run.
-    lease.release(run, place.start_key(job, restart_count))
+    lease.release(run, start_key)
     entry = ledger.find(run, job, restart_count)
-    if entry is None and srun_code == failure.CONFIGURATION_ERROR:
-        return srun_code  # refused before anything was opened; it has said why
+    refused = refusal.read(run, start_key)
+    if entry is None and (refused or srun_code == failure.CONFIGURATION_ERROR):
+        _say(run, f"job {job} is not started again: {refused or 'its log says why'}")
+        return failure.CONFIGURATION_ERROR
+    if entry is None and _is_anothers(run, start_key):
+        _say(run, f"job {job} ended before it held the run, and leaves it to the start that does")
+        return srun_code or 1
     cluster = _cluster(run)
     evidence = _gather(run, job, environ["SLURM_JOB_ID"], entry, srun_code, restart_count, cluster)
     if any(each.how == "displaced" for each in evidence.endings):
         _say(run, f"job {job} leaves the run to the start that holds it now")
         return srun_code or 1
     reason = verdict.judge(evidence)
-    if entry is None and reason in budget.CRASHES:
-        # The task failed before it could open the attempt: this counts, or it would go on for ever.
-        entry = ledger.open_attempt(run, _place(job, restart_count, environ))
-    if entry:
-        entry = _close(run, entry, reason, evidence)
-    _tell(run, job, entry, reason, evidence)
+    is_opened = entry is not None
+    # A start that opened no attempt counts as one, or such starts would go on for ever.
+    entry = entry or ledger.open_attempt(run, _place(job, restart_count, environ))
+    entry = _close(run, entry, reason, evidence)
+    _tell(run, job, entry, reason, evidence, is_opened=is_opened)
     if reason == "finished":
         return 0
-    objection = budget.objection(ledger.read(run), cluster.max_crashes) if entry else None
+    objection = _objection(run, entry, cluster)
     _go_on_or_say_why(run, job, reason, evidence, entry, objection)
     return STOPPED if reason in STOPS else srun_code or 1
 
@@ -85,6 +91,17 @@ def settle_here(run: RunDirectory, attempt: int, start_key: str) -> None:
     ledger.close_attempt(run, attempt, reason, code)
 
 
+def _is_anothers(run: RunDirectory, start_key: str) -> bool:
+    holder = lease.read(run)
+    return holder is not None and holder.start_key != start_key and lease.is_alive(run)
+
+
+def _objection(run: RunDirectory, entry: Attempt, cluster: Cluster) -> str | None:
+    """Why the run may not go on by itself after this attempt, which a full disk may not show."""
+    entries = [each for each in ledger.read(run) if each.attempt != entry.attempt]
+    return budget.objection([*entries, entry], cluster.max_crashes)
+
+
 def _cluster(run: RunDirectory) -> Cluster:
     try:
         return read_resolved(run.config).cluster
@@ -106,6 +123,7 @@ def _gather(
         restart_count=restart_count,
         has_results=metrics.results(run) is not None,
         is_marked=run.cancelled(job).exists(),
+        is_refused=refusal.read(run, place.start_key(job, restart_count)) is not None,
         first=failure.read(run, entry.attempt) if entry else None,
         endings=ending.read_all(run, entry.attempt) if entry else [],
         told=told.read(run, log_id, restart_count),
@@ -123,10 +141,17 @@ def _close(run: RunDirectory, entry: Attempt, reason: Reason, evidence: Evidence
 
 
 def _tell(
-    run: RunDirectory, job: str, entry: Attempt | None, reason: Reason, evidence: Evidence
+    run: RunDirectory,
+    job: str,
+    entry: Attempt,
+    reason: Reason,
+    evidence: Evidence,
+    *,
+    is_opened: bool,
 ) -> None:
     """How the attempt ended, in the run's story and in the job's log."""
-    what = f"attempt {entry.attempt}" if entry else f"job {job}, before an attempt was opened"
+    what = f"attempt {entry.attempt}"
+    what += "" if is_opened else f" (job {job}, before it was opened)"
     _say(run, f"{what}: ended: {reason}")
     for each in evidence.endings:
         if each.how == "unfit":
@@ -142,12 +167,12 @@ def _go_on_or_say_why(
     job: str,
     reason: Reason,
     evidence: Evidence,
-    entry: Attempt | None,
+    entry: Attempt,
     objection: str | None,
 ) -> None:
     """Start the run again, once, or leave a last word."""
     if objection:
-        text = entry and digest.write(run, entry.attempt)
+        text = digest.write(run, entry.attempt)
         if text and reason in (*budget.CRASHES, "configuration error"):
             _say(run, text)
         _say_last(run, f"the run is not started again: {objection}")
@@ -161,9 +186,9 @@ def _go_on_or_say_why(
         _start_again(run, job, evidence, entry)
 
 
-def _start_again(run: RunDirectory, job: str, evidence: Evidence, entry: Attempt | None) -> None:
+def _start_again(run: RunDirectory, job: str, evidence: Evidence, entry: Attempt) -> None:
     excluded = sorted({node for each in ledger.read(run) for node in each.unfit_nodes})
-    newly = entry.unfit_nodes if entry else []
+    newly = entry.unfit_nodes
     refusal = controller.requeue(job)
     if refusal is None or _came_back(job, evidence):
         _say(run, f"job {job} is requeued")

@@ -21,7 +21,18 @@ from pathlib import Path
 
 from configs import RecipeError, read_resolved
 from configs.schema import Cluster
-from jobs import ending, failure, lease, memory, opening, place, rendezvous, settle, worker
+from jobs import (
+    ending,
+    failure,
+    lease,
+    memory,
+    opening,
+    place,
+    refusal,
+    rendezvous,
+    settle,
+    worker,
+)
 from jobs.deadline import Deadline
 from jobs.ending import Ending, How
 from jobs.errors import RequestError, WorkError
@@ -80,6 +91,8 @@ def attend(run: RunDirectory, here: Place) -> int:
         return 0
     except (RequestError, RecipeError) as error:
         say(run, here, f"error: {error}")
+        if here.job_id:
+            refusal.record(run, here.start_key, str(error))
         return failure.CONFIGURATION_ERROR
     except (WorkError, OSError) as error:
         say(run, here, f"rank {here.rank} on {here.node}: {error}")

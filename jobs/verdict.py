@@ -40,6 +40,8 @@ class Evidence:
     has_results: bool = False
     is_marked: bool = False
     """`cancel` has left its marker."""
+    is_refused: bool = False
+    """A rank has refused the start."""
     first: Failure | None = None
     endings: list[Ending] = field(default_factory=list)
     told: Told | None = None
@@ -77,7 +79,7 @@ def judge(evidence: Evidence) -> Reason:
         return "finished"
     if evidence.is_marked:
         return "cancelled"
-    if first and first.exit_code == failure.CONFIGURATION_ERROR:
+    if evidence.is_refused or (first and first.exit_code == failure.CONFIGURATION_ERROR):
         return "configuration error"
     return _why_ended(evidence)
 

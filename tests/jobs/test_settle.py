@@ -7,58 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from configs import Recipe, dump_recipe
 from jobs import checkpoints, controller, digest, ending, failure, ledger, settle
 from jobs.ending import Ending
 from jobs.failure import Failure
-from jobs.place import Place
 from jobs.rundir import RunDirectory
+from tests.jobs.slurm_stand_in import ENVIRON, PLACE, Cluster
 from tests.jobs.workplace import ledger_lines
-
-PLACE = Place(0, 0, 4, 2, "7", 0, "node1", ("node1", "node2"), "7.0")
-ENVIRON = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NTASKS": "4"}
-
-
-class Cluster:
-    """Slurm's programs: what they answer, and what they were asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.calls = folder / "calls"
-        self.answer("squeue", "RUNNING 0")
-        self.answer("scontrol", "")
-        self.answer("sbatch", "8")
-
-    def answer(self, program: str, words: str, code: int = 0) -> None:
-        script = self.folder / program
-        script.write_text(
-            f"#!/bin/sh\necho {program} $* >> {self.calls}\necho '{words}'\nexit {code}\n"
-        )
-        script.chmod(0o755)
-
-    def orders(self) -> list[str]:
-        """What was asked for, without mere questions."""
-        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        return [line for line in lines if not line.startswith("squeue")]
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    return Cluster(folder)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    """A run whose first attempt is open."""
-    run = RunDirectory(tmp_path / "run")
-    run.engine_files.mkdir(parents=True)
-    run.config.write_text(dump_recipe(Recipe()))
-    ledger.open_attempt(run, PLACE)
-    run.attempt(1).mkdir()
-    return run
 
 
 def stop(run: RunDirectory, signal: str = "SIGTERM") -> None:
@@ -189,17 +143,6 @@ def test_a_crash_is_tried_again_and_a_wrong_request_is_not(
 
     assert settle.settle(run, 1, ENVIRON) == 1
     assert cluster.orders() == ["scontrol requeue 7"]
-
-
-def test_an_end_before_the_attempt_was_opened_counts_if_it_was_a_crash(
-    run: RunDirectory, cluster: Cluster
-) -> None:
-    settle.settle(run, 1, ENVIRON | {"SLURM_JOB_ID": "9"})
-    settle.settle(run, 140, ENVIRON | {"SLURM_JOB_ID": "10"})
-
-    lines = ledger_lines(run)
-    assert [(line["job_id"], line["reason"]) for line in lines] == [("7", None), ("9", "crash")]
-    assert cluster.orders() == ["scontrol requeue 9", "scontrol requeue 10"]
 
 
 def test_a_finished_run_ends_well_and_lost_nothing(run: RunDirectory, cluster: Cluster) -> None:

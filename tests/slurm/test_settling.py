@@ -186,7 +186,7 @@ def test_a_signal_that_meets_a_task_still_starting_loses_nothing(
 
     await_word(run, f"job {job} is requeued")
     assert await_end(workplace, job) == "COMPLETED"
-    assert [line["reason"] for line in ledger_lines(run)] == ["finished"]
+    assert [line["reason"] for line in ledger_lines(run)] == ["preemption", "finished"]
 
 
 def test_resume_goes_on_with_a_cancelled_run_and_refuses_a_running_one(
