@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import statistics
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -102,9 +103,9 @@ def long_calm(
 ) -> Iterator[Drill]:
     """One that takes so long on this machine that two limits of two minutes are too short."""
     lines = [line for run in place.runs for line in rows(run.path) if line["mode"] == "train"]
-    # Others may have slowed the machine down for a while.
-    fastest = max(line["images_per_second"] for line in lines)
-    steps = math.ceil(LONG_TRAINING_SECONDS * fastest / BATCH_SIZE)
+    # Others may have slowed the machine down for a while, or left it alone for a moment.
+    images_per_second = statistics.median(line["images_per_second"] for line in lines)
+    steps = math.ceil(LONG_TRAINING_SECONDS * images_per_second / BATCH_SIZE)
     write_recipe(place, "long", digits_root, steps)
     drill = start(f"nothing, for {steps} steps", place, recipe="long")
     yield leave_alone(request, drill)
