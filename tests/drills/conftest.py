@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import statistics
@@ -74,24 +75,28 @@ def drill(request: pytest.FixtureRequest, place: Workplace) -> Iterator[Callable
         each.clean_up()
 
 
-def leave_alone(request: pytest.FixtureRequest, drill: Drill) -> Drill:
-    """See a run to its end that nothing disturbs."""
-    lines = drill.await_end(DRILL_SECONDS)
-    assert [line["reason"] for line in lines] == ["finished"]
-    for tag, points in board(drill.run.path).items():
-        steps = [step for step, _ in points]
-        assert steps == sorted(set(steps)), tag
-    drill.verdict = "what the others are compared with"
-    request.config.stash.setdefault(TABLE, []).append(drill.row())
-    return drill
+@contextlib.contextmanager
+def left_alone(config: pytest.Config, name: str, place: Workplace, recipe: str) -> Iterator[Drill]:
+    """A run that nothing disturbs, seen to its end."""
+    drill = start(name, place, recipe=recipe)
+    try:
+        lines = drill.await_end(DRILL_SECONDS)
+        assert [line["reason"] for line in lines] == ["finished"]
+        for tag, points in board(drill.run.path).items():
+            steps = [step for step, _ in points]
+            assert steps == sorted(set(steps)), tag
+        drill.verdict = "what the others are compared with"
+        config.stash.setdefault(TABLE, []).append(drill.row())
+        yield drill
+    finally:
+        drill.clean_up()
 
 
 @pytest.fixture(scope="session")
 def calm(request: pytest.FixtureRequest, place: Workplace) -> Iterator[Drill]:
     """The run that is left alone."""
-    drill = start("nothing", place)
-    yield leave_alone(request, drill)
-    drill.clean_up()
+    with left_alone(request.config, "nothing", place, "drill") as drill:
+        yield drill
 
 
 @pytest.fixture(scope="session")
@@ -107,9 +112,8 @@ def long_calm(
     images_per_second = statistics.median(line["images_per_second"] for line in lines)
     steps = math.ceil(LONG_TRAINING_SECONDS * images_per_second / BATCH_SIZE)
     write_recipe(place, "long", digits_root, steps)
-    drill = start(f"nothing, for {steps} steps", place, recipe="long")
-    yield leave_alone(request, drill)
-    drill.clean_up()
+    with left_alone(request.config, f"nothing, for {steps} steps", place, "long") as drill:
+        yield drill
 
 
 def pytest_terminal_summary(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import subprocess
@@ -106,16 +105,22 @@ class Drill:
     def row(self) -> tuple[str, ...]:
         """The run's line in the table."""
         lines = ledger_lines(self.run)
-        reasons = [line["reason"] or "running" for line in lines]
+        reasons = ", ".join(line["reason"] or "running" for line in lines)
         again = sum(steps_lost(line) for line in lines)
+        return self.name, reasons, str(again), self._waits(lines), self.verdict
+
+    def _waits(self, lines: list[dict[str, Any]]) -> str:
         starts = [seconds_of(line["start"]) for line in lines]
-        end = seconds_of(lines[-1]["end"]) if lines and lines[-1]["end"] else math.nan
+        ends = [seconds_of(line["end"] or line["start"]) for line in lines]
+        if not self.moments:
+            between = [f"{start - end:.0f}" for end, start in zip(ends, starts[1:], strict=False)]
+            return f"{', '.join(between)} between attempts" if between else "-"
         waits = []
         for moment in self.moments:
             later = [start for start in starts if start > moment]
             to = f"{later[0] - moment:.0f} to the next attempt, " if later else ""
-            waits.append(f"{to}{end - moment:.0f} to the end")
-        return self.name, ", ".join(reasons), str(again), "; ".join(waits) or "-", self.verdict
+            waits.append(f"{to}{ends[-1] - moment:.0f} to the end")
+        return "; ".join(waits)
 
     def clean_up(self) -> None:
         """End whatever the run still has in the queue, and delete its checkpoints."""
