@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.rundir import RunDirectory, write_json
+from jobs import files
+from jobs.files import write_json
+from jobs.rundir import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ def attach(run: RunDirectory, start_key: str) -> None:
 
 def read(run: RunDirectory) -> Launcher | None:
     """The process that a local run is or was attached to; None for other runs."""
+    content = files.read_json(_file(run))
     try:
-        return Launcher(**json.loads(_file(run).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        return Launcher(**content) if content else None
+    except TypeError:
         return None
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
+from jobs import files
 from jobs.rundir import RunDirectory
 
 MANIFEST = re.compile(r"step-(\d+)\.json")
@@ -29,9 +29,7 @@ def newest(run: RunDirectory) -> Checkpoint | None:
         return None
     found = {int(match.group(1)): name for name in names if (match := MANIFEST.fullmatch(name))}
     for step in sorted(found, reverse=True):
-        try:
-            manifest = json.loads((run.checkpoints / found[step]).read_text(encoding="utf-8"))
+        manifest = files.read_json(run.checkpoints / found[step])
+        if manifest is not None:
             return Checkpoint(step, manifest.get("seconds"), manifest.get("saved_at"))
-        except (OSError, ValueError, AttributeError):
-            continue
     return None

@@ -5,12 +5,13 @@ Settling an attempt needs it after the last task is gone, and the digest of a fa
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.rundir import RunDirectory, warning, write_json
+from jobs import files
+from jobs.files import write_json
+from jobs.rundir import RunDirectory, warning
 
 How = Literal["done", "stopped", "overdue", "failed", "followed", "unfit", "displaced"]
 
@@ -54,7 +55,8 @@ def read_all(run: RunDirectory, attempt: int) -> list[Ending]:
 
 
 def _read(file: Path) -> Ending | None:
+    content = files.read_json(file)
     try:
-        return Ending(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Ending(**content) if content else None
+    except TypeError:
         return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.rundir import RunDirectory, warning, write_json
+from jobs import files
+from jobs.files import write_json
+from jobs.rundir import RunDirectory, warning
 
 LAST_LINES = 20
 CONFIGURATION_ERROR = 2
@@ -104,9 +105,10 @@ def is_claimed(run: RunDirectory, attempt: int) -> bool:
 
 def read(run: RunDirectory, attempt: int) -> Failure | None:
     """The first failure of an attempt, if there was one."""
+    content = files.read_json(_file(run, attempt))
     try:
-        return Failure(**json.loads(_file(run, attempt).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        return Failure(**content) if content else None
+    except TypeError:
         return None
 
 

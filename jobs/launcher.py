@@ -14,6 +14,7 @@ from configs.schema import Recipe
 from jobs import controller, engine, layout, preflight, provenance, rundir, snapshot
 from jobs.engine import Engine
 from jobs.errors import Problem, RefusedError, RequestError, locate, place_of
+from jobs.files import write_json
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
 from jobs.text import next_commands, path_from_here
@@ -141,7 +142,7 @@ def _fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:
     draft.engine_files.mkdir()
     draft.config.write_text(dump_recipe(recipe), encoding="utf-8")
     code_sha256 = snapshot.copy_code(draft.code)
-    rundir.write_json(draft.provenance, provenance.collect(recipe, code_sha256, command))
+    write_json(draft.provenance, provenance.collect(recipe, code_sha256, command))
 
 
 def _announce(chosen: Engine) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from jobs.errors import RequestError
-from jobs.rundir import RunDirectory, warning, write_json
+from jobs.files import write_json
+from jobs.rundir import RunDirectory, warning
 
 REFRESH_SECONDS = 3.0
 WATCHED_PERIODS = 5

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jobs import checkpoints, metrics
+from jobs import checkpoints, files, metrics
 from jobs.place import Place
 from jobs.rundir import RunDirectory, seconds_of, timestamp, warning
 
@@ -59,16 +59,17 @@ class Attempt:
 
 
 _KEYS = {key.name for key in dataclasses.fields(Attempt)}
+_NEEDED = {"attempt", "job_id", "restart_count", "nodes", "start"}
 
 
 def read(run: RunDirectory) -> list[Attempt]:
     """All attempts so far, oldest first."""
-    try:
-        lines = run.attempts.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    rows = (json.loads(line) for line in lines)
-    return [Attempt(**{key: row[key] for key in row.keys() & _KEYS}) for row in rows]
+    rows = (files.parse(line) for line in files.read_lines(run.attempts))
+    return [
+        Attempt(**{key: row[key] for key in row.keys() & _KEYS})
+        for row in rows
+        if row and row.keys() >= _NEEDED
+    ]
 
 
 def find(run: RunDirectory, job_id: str, restart_count: int) -> Attempt | None:
@@ -82,7 +83,7 @@ def open_attempt(run: RunDirectory, place: Place) -> Attempt:
     entries = read(run)
     known = place.job_id is not None and any(entry.job_id == place.job_id for entry in entries)
     attempt = Attempt(
-        attempt=len(entries) + 1,
+        attempt=_next_number(run, entries),
         job_id=place.job_id,
         restart_count=place.restart_count,
         nodes=list(place.nodes),
@@ -97,21 +98,28 @@ def open_attempt(run: RunDirectory, place: Place) -> Attempt:
 
 def close_attempt(
     run: RunDirectory,
-    number: int,
+    attempt: Attempt,
     reason: Reason,
     exit_code: int | None,
     unfit_nodes: list[str] | None = None,
 ) -> Attempt:
     """Complete the line of an attempt that has ended, and return it; a closed one stays as it is.
 
-    Raises:
-        KeyError: there is no such attempt.
+    A line that a full disk has kept out of the file is added.
     """
     entries = {entry.attempt: entry for entry in read(run)}
-    if entries[number].end is None:
-        entries[number] = _closed(run, entries[number], reason, exit_code, unfit_nodes or [])
-        _write(run, list(entries.values()))
-    return entries[number]
+    now = entries.get(attempt.attempt, attempt)
+    if now.end is None:
+        now = _closed(run, now, reason, exit_code, unfit_nodes or [])
+        _write(run, [*(entries | {now.attempt: now}).values()])
+    return now
+
+
+def _next_number(run: RunDirectory, entries: list[Attempt]) -> int:
+    """One more than any attempt's, also one whose line was lost: its folder is its own."""
+    folders = (path.name.partition("-")[2] for path in run.path.glob("attempt-*"))
+    numbers = [int(name) for name in folders if name.isdecimal()]
+    return 1 + max([*numbers, *(entry.attempt for entry in entries)], default=0)
 
 
 def _closed(
@@ -141,12 +149,11 @@ def _closed(
 
 
 def _logged_steps(run: RunDirectory, number: int) -> list[int]:
-    return [line["step"] for line in metrics.read(run) if line.get("attempt") == number]
+    rows = (row for row in metrics.read(run) if row.get("attempt") == number)
+    return [row["step"] for row in rows if "step" in row]
 
 
 def _write(run: RunDirectory, entries: list[Attempt]) -> None:
-    draft = run.attempts.with_name(".attempts.jsonl.partial")
     lines = (json.dumps(dataclasses.asdict(entry)) for entry in entries)
     with warning(f"cannot write {run.attempts}"):
-        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        draft.replace(run.attempts)
+        files.write_whole(run.attempts, "".join(f"{line}\n" for line in lines))

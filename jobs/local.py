@@ -152,7 +152,7 @@ def _settle(run: RunDirectory, start_key: str) -> None:
     lease.release(run, start_key)
     attempts = ledger.read(run)
     if attempts and attempts[-1].end is None:
-        settle.settle_here(run, attempts[-1].attempt, start_key)
+        settle.settle_here(run, attempts[-1], start_key)
 
 
 def _end(tasks: list[Task], number: signal.Signals) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from jobs import files
 from jobs.rundir import RunDirectory
 
 
@@ -24,23 +24,21 @@ class Progress:
 
 def read(run: RunDirectory) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in _lines(run)]
+    return [row for line in _lines(run) if (row := files.parse(line))]
 
 
 def progress(run: RunDirectory) -> Progress:
     """Where the run stands by its metrics."""
     lines = _lines(run)
-    if not lines:
-        return Progress()
-    newest = json.loads(lines[-1])
     # A long run has thousands of training lines and few others: only what is needed is parsed.
-    training: dict[str, Any] = next(
-        (json.loads(line) for line in reversed(lines) if '"train"' in line), {}
-    )
-    scores = [json.loads(line)["accuracy_top-1"] for line in lines if '"val"' in line]
+    newest = next(filter(None, map(files.parse, reversed(lines))), {})
+    logged = (files.parse(line) for line in reversed(lines) if '"train"' in line)
+    training = next(filter(None, logged), {})
+    rows = (files.parse(line) or {} for line in lines if '"val"' in line)
+    scores = [row["accuracy_top-1"] for row in rows if "accuracy_top-1" in row]
     return Progress(
-        epoch=newest["epoch"],
-        step=newest["step"],
+        epoch=newest.get("epoch"),
+        step=newest.get("step"),
         steps=training.get("steps"),
         loss=training.get("loss"),
         images_per_second=training.get("images_per_second"),
@@ -51,17 +49,9 @@ def progress(run: RunDirectory) -> Progress:
 
 def results(run: RunDirectory) -> dict[str, Any] | None:
     """The content of results.json, or None before the run has finished."""
-    try:
-        content: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content
+    return files.read_json(run.results)
 
 
 def _lines(run: RunDirectory) -> list[str]:
     """The complete lines of metrics.jsonl; one that is still being written is left out."""
-    try:
-        text = run.metrics.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    return text.rpartition("\n")[0].splitlines()
+    return files.read_lines(run.metrics)[:-1]

@@ -41,6 +41,7 @@ class Opening:
     """An open attempt."""
 
     meeting: Meeting
+    entry: Attempt
     lease: Lease
 
 
@@ -64,15 +65,15 @@ def hold(run: RunDirectory, here: Place, cluster: Cluster, stop: StopRequest) ->
         _check_budget(run, here, cluster)
         limits = deadline.ask(here.job_id) if here.job_id else Limits()
         with ports.reserve() as port:
-            attempt = ledger.open_attempt(run, here).attempt
+            entry = ledger.open_attempt(run, here)
             address = "127.0.0.1"
             if here.job_id:
                 address = rendezvous.address_of(here.node, cluster.host_suffix)
-            meeting = Meeting(address, port.number, attempt, limits)
-            run.attempt(attempt).mkdir(exist_ok=True)
+            meeting = Meeting(address, port.number, entry.attempt, limits)
+            run.attempt(entry.attempt).mkdir(exist_ok=True)
             _announce(run, here, meeting)
             rendezvous.publish(run, here, meeting)
-            yield Opening(meeting, held)
+            yield Opening(meeting, entry, held)
     finally:
         held.release()
 
@@ -100,7 +101,7 @@ def _close(run: RunDirectory, here: Place, left: Attempt) -> None:
         reason = verdict.judge_from_afar(words, starts, seconds_of(left.start))
     if reason == "lost" and first:
         reason = "out of memory" if first.out_of_memory else "crash"
-    ledger.close_attempt(run, left.attempt, reason, first.exit_code if first else None)
+    ledger.close_attempt(run, left, reason, first.exit_code if first else None)
     run.note(f"attempt {left.attempt} left no word of its end: {reason}")
 
 

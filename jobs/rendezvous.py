@@ -5,7 +5,6 @@ The file is named after the job and its restart count, so that no rank ever read
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import socket
@@ -14,10 +13,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from jobs import files
 from jobs.deadline import Limits
 from jobs.errors import WorkError
+from jobs.files import write_json
 from jobs.place import Place
-from jobs.rundir import RunDirectory, write_json
+from jobs.rundir import RunDirectory
 from jobs.stop import StopRequest
 
 PATIENCE_SECONDS = 120.0
@@ -53,9 +54,7 @@ def await_meeting(
     """
     file = _file(run, place)
     deadline = time.monotonic() + patience
-    # Listing the folder, not opening the file: a network file system caches for many seconds that
-    # a file was missing, but a listing is asked of the server when the folder has changed.
-    while file.name not in {entry.name for entry in file.parent.iterdir()}:
+    while (meeting := _read(file)) is None:
         if time.monotonic() > deadline:
             raise WorkError(
                 f"rank 0 did not publish its address as {file} within {patience:.0f} s; "
@@ -64,8 +63,16 @@ def await_meeting(
         if stop.signal:
             raise StoppedError(f"asked to stop by {stop.signal.name} before rank 0 had published")
         time.sleep(0.1)
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return Meeting(**content | {"limits": Limits(**content["limits"])})
+    return meeting
+
+
+def _read(file: Path) -> Meeting | None:
+    # Listing the folder, not opening the file: a network file system caches for many seconds that
+    # a file was missing, but a listing is asked of the server when the folder has changed.
+    if file.name not in {entry.name for entry in file.parent.iterdir()}:
+        return None
+    content = files.read_json(file)
+    return Meeting(**content | {"limits": Limits(**content["limits"])}) if content else None
 
 
 def address_of(node: str, suffix: str = "") -> str:

@@ -7,8 +7,10 @@ leaves with the exit code that the job is to have: 0 finished, 75 stopped, else 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,8 @@ from jobs.rundir import RunDirectory
 from jobs.verdict import Evidence
 
 STOPPED = 75
+# So many starts may end in a row of which nothing could be written down.
+MAX_UNRECORDED = 3
 STOPS: set[Reason] = {"time limit", "preemption", "requeued", "cancelled", "stopped"}
 
 
@@ -72,10 +76,39 @@ def settle(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int
     return STOPPED if reason in STOPS else srun_code or 1
 
 
-def settle_here(run: RunDirectory, attempt: int, start_key: str) -> None:
+def settle_or_go_on(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int:
+    """Settle the start; if that fails by itself, the run still goes on or leaves a word."""
+    try:
+        return settle(run, srun_code, environ)
+    except Exception:
+        job = place.job_id_of(environ)
+        _say(run, f"job {job} could not be settled:\n{traceback.format_exc().rstrip()}")
+        return _go_on_unsettled(run, job, srun_code, environ)
+
+
+def _go_on_unsettled(
+    run: RunDirectory, job: str, srun_code: int, environ: Mapping[str, str]
+) -> int:
+    restart_count = int(environ.get("SLURM_RESTART_COUNT", "0"))
+    now = controller.look_at(job)
+    if run.cancelled(job).exists() or metrics.results(run) is not None:
+        return srun_code
+    if now and now.restarts > restart_count:
+        return srun_code or STOPPED
+    # The next start closes the attempt's line and looks at the budgets, if it comes so far.
+    objection = _objection_to_loss(run, job, restart_count)
+    refused = objection or controller.requeue(job)
+    if refused:
+        _say_last(run, f"the run is not started again: {refused}")
+        return srun_code or 1
+    _say(run, f"job {job} is requeued")
+    return srun_code or STOPPED
+
+
+def settle_here(run: RunDirectory, attempt: Attempt, start_key: str) -> None:
     """Settle an attempt without Slurm; nothing starts it again by itself."""
-    first = failure.read(run, attempt)
-    endings = ending.read_all(run, attempt)
+    first = failure.read(run, attempt.attempt)
+    endings = ending.read_all(run, attempt.attempt)
     evidence = Evidence(
         srun_code=0,
         has_results=metrics.results(run) is not None,
@@ -98,8 +131,21 @@ def _is_anothers(run: RunDirectory, start_key: str) -> bool:
 
 def _objection(run: RunDirectory, entry: Attempt, cluster: Cluster) -> str | None:
     """Why the run may not go on by itself after this attempt, which a full disk may not show."""
-    entries = [each for each in ledger.read(run) if each.attempt != entry.attempt]
-    return budget.objection([*entries, entry], cluster.max_crashes)
+    entries = ledger.read(run)
+    if entry.attempt in {each.attempt for each in entries}:
+        return budget.objection(entries, cluster.max_crashes)
+    loss = _objection_to_loss(run, entry.job_id, entry.restart_count)
+    return loss or budget.objection([*entries, entry], cluster.max_crashes)
+
+
+def _objection_to_loss(run: RunDirectory, job: str | None, restart_count: int) -> str | None:
+    """Why a run may not go on of whose last starts the ledger has nothing: it could be for ever."""
+    known = [-1]
+    with contextlib.suppress(OSError):
+        known += [each.restart_count for each in ledger.read(run) if each.job_id == job]
+    if restart_count - max(known) < MAX_UNRECORDED:
+        return None
+    return f"nothing could be written down of its last {MAX_UNRECORDED} starts"
 
 
 def _cluster(run: RunDirectory) -> Cluster:
@@ -137,7 +183,7 @@ def _close(run: RunDirectory, entry: Attempt, reason: Reason, evidence: Evidence
     code = evidence.first.exit_code if evidence.first else evidence.srun_code
     if reason in STOPS and code == 0:
         code = STOPPED
-    return ledger.close_attempt(run, entry.attempt, reason, code, unfit)
+    return ledger.close_attempt(run, entry, reason, code, unfit)
 
 
 def _tell(
@@ -229,4 +275,4 @@ def _say_last(run: RunDirectory, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(settle(RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), os.environ))
+    sys.exit(settle_or_go_on(RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), os.environ))

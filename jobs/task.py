@@ -84,7 +84,7 @@ def attend(run: RunDirectory, here: Place) -> int:
                 meeting, own_lease = rendezvous.await_meeting(run, here, stop), None
             code = _attend_worker(run, here, cluster, meeting, stop, own_lease)
             if own_lease and here.job_id is None:
-                settle.settle_here(run, meeting.attempt, here.job)
+                settle.settle_here(run, opened.entry, here.job)
             return code
     except StoppedError as words:
         say(run, here, f"rank {here.rank} on {here.node}: {words}")

@@ -97,10 +97,8 @@ def test_the_ledger_has_one_line_an_attempt_with_the_steps_of_its_own(tmp_path: 
         '{"mode": "train", "st'
     )
 
-    ledger.open_attempt(run, PLACE)
-    ledger.close_attempt(run, 1, "lost", None)
-    ledger.open_attempt(run, PLACE)
-    ledger.close_attempt(run, 2, "finished", 0)
+    ledger.close_attempt(run, ledger.open_attempt(run, PLACE), "lost", None)
+    ledger.close_attempt(run, ledger.open_attempt(run, PLACE), "finished", 0)
 
     assert [
         (line.attempt, line.reason, line.exit_code, line.first_step, line.last_step)

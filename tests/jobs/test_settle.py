@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
+import shutil
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_full_disk_does_not_prevent_the_requeue(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     run.launcher_log.mkdir()
 
     assert settle.settle(run, 0, ENVIRON) == 75
@@ -136,9 +137,10 @@ def test_a_crash_is_tried_again_and_a_wrong_request_is_not(
     assert settle.settle(run, 2, ENVIRON) == 2
     assert cluster.orders() == []
 
-    (run.attempt(1) / failure.FILE_NAME).unlink()
+    shutil.rmtree(run.attempt(1))
     run.attempts.unlink()
     ledger.open_attempt(run, PLACE)
+    run.attempt(1).mkdir()
     failure.claim(run, 1, Failure(2, "node2", 1, ["RuntimeError: broken"]))
 
     assert settle.settle(run, 1, ENVIRON) == 1
@@ -164,7 +166,8 @@ def test_what_was_lost_counts_from_the_attempts_own_newest_checkpoint(run: RunDi
         run.attempts.write_text(json.dumps(row) + "\n")
         save(run, 10, saved_at=saved_at)
 
-        entry = ledger.close_attempt(run, 1, "crash", 1)
+        [entry] = ledger.read(run)
+        entry = ledger.close_attempt(run, entry, "crash", 1)
 
         assert entry.end
         seconds = ledger.seconds_of(entry.end) - ledger.seconds_of(lost_from)

@@ -20,7 +20,6 @@ def run(tmp_path: Path) -> RunDirectory:
     run = RunDirectory(tmp_path / "name" / "20260101-000000-abcd")
     run.engine_files.mkdir(parents=True)
     run.config.touch()
-    run.attempt(1).mkdir()
     return run
 
 
@@ -49,14 +48,15 @@ def test_a_process_that_got_the_number_of_an_old_one_is_another(run: RunDirector
 def test_the_ledger_tells_how_a_run_ended(
     run: RunDirectory, reason: ledger.Reason, expected: status.State
 ) -> None:
-    ledger.open_attempt(run, PLACE)
-    ledger.close_attempt(run, 1, reason, 75)
+    entry = ledger.open_attempt(run, PLACE)
+    ledger.close_attempt(run, entry, reason, 75)
 
     assert state(run) == expected
 
 
 def test_a_failure_is_told_with_rank_and_node(run: RunDirectory) -> None:
     ledger.open_attempt(run, PLACE)
+    run.attempt(1).mkdir()
     failure.claim(run, 1, Failure(2, "node7", -9, []))
 
     [told] = status.collect([run])
