@@ -76,7 +76,8 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
         return 130
     if code == failure.CONFIGURATION_ERROR and len(ledger.read(run)) == before:
         # Refused before an attempt was opened; rank 0's task has said why.
-        raise RequestError(failure.tail(run.launcher_log)[-1].rpartition("error: ")[2])
+        story = failure.tail(run.launcher_log) or [f"refused, and {run.launcher_log} is empty"]
+        raise RequestError(story[-1].rpartition("error: ")[2])
     if code:
         _raise_failure(run, code)
     _report(run, seconds)

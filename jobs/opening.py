@@ -22,6 +22,7 @@ from jobs import (
     ledger,
     ports,
     rendezvous,
+    space,
     told,
     verdict,
 )
@@ -54,6 +55,8 @@ def hold(run: RunDirectory, here: Place, cluster: Cluster, stop: StopRequest) ->
         StoppedError: a request to stop came first.
     """
     where = f"job {here.job_id}" if here.job_id else f"process {os.getppid()} on {here.node}"
+    space.await_room(run, lambda: stop.signal is not None)
+    _leave_if_asked(stop)
     try:
         held = lease.take(run, here.start_key, where, lambda: stop.signal is not None)
     except RequestError:
