@@ -141,6 +141,8 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         *cluster.setup,
+        # Left on by the lines above, `set -e` would end this script before its last lines.
+        "set +eu +o pipefail",
     ]
 
 

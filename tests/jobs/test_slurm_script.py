@@ -83,10 +83,17 @@ def test_options_that_the_launcher_sets_itself_are_refused(option: str) -> None:
 
 
 def test_setup_lines_and_variables_come_before_srun_in_order() -> None:
-    text = script(setup=["module load cuda"], env={"MY_NAME": "two words"})
+    text = script(setup=["set -euo pipefail", "module load cuda"], env={"MY_NAME": "two words"})
 
     lines = text.splitlines()
-    order = ["export MY_NAME='two words'", "module load cuda", "export SUBMITIT_EXECUTOR=slurm"]
+    order = [
+        "export MY_NAME='two words'",
+        "set -euo pipefail",
+        "module load cuda",
+        # A failing srun must not keep the last lines from being run.
+        "set +eu +o pipefail",
+        "export SUBMITIT_EXECUTOR=slurm",
+    ]
     assert [line for line in lines if line in order] == order
 
 
