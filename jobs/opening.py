@@ -64,6 +64,7 @@ def hold(run: RunDirectory, here: Place, cluster: Cluster, stop: StopRequest) ->
         raise
     try:
         _leave_if_asked(stop)
+        _refuse_if_cancelled(run, here)
         _close_what_was_left(run, here)
         _check_budget(run, here, cluster)
         limits = deadline.ask(here.job_id) if here.job_id else Limits()
@@ -84,6 +85,17 @@ def hold(run: RunDirectory, here: Place, cluster: Cluster, stop: StopRequest) ->
 def _leave_if_asked(stop: StopRequest) -> None:
     if stop.signal:
         raise StoppedError(f"asked to stop by {stop.signal.name} before the attempt was opened")
+
+
+def _refuse_if_cancelled(run: RunDirectory, here: Place) -> None:
+    jobs = {here.job_id}
+    if here.follow_up:
+        jobs |= {entry.job_id for entry in ledger.read(run)[-1:]}
+    for job in filter(None, jobs):
+        if run.cancelled(job).exists():
+            raise RequestError(
+                f"job {job} was cancelled; to go on: python launch.py resume {run.path}"
+            )
 
 
 def _close_what_was_left(run: RunDirectory, here: Place) -> None:

@@ -14,7 +14,17 @@ from pathlib import Path
 from configs.loader import dump_recipe, load_recipe
 from configs.schema import Recipe
 from configs.settings import RecipeError
-from jobs import attachment, checkpoints, controller, deadline, layout, lease, preflight, rundir
+from jobs import (
+    again,
+    attachment,
+    checkpoints,
+    controller,
+    deadline,
+    layout,
+    lease,
+    preflight,
+    rundir,
+)
 from jobs import status as runs_status
 from jobs.errors import RefusedError, RequestError, WorkError, locate
 from jobs.layout import Layout
@@ -117,11 +127,15 @@ def _submit(run: RunDirectory, recipe: Recipe, plan: Layout, overrides: Sequence
         _written(run.config, dump_recipe(recipe) if overrides else None),
         _written(run.script, script),
     ):
-        job = controller.submit(run.script, f"--signal=USR2@{lead}")
+        excluded = again.exclusions(run, recipe.cluster)
+        options = [f"--exclude={','.join(excluded)}"] if excluded else []
+        job = controller.submit(run.script, f"--signal=USR2@{lead}", *options)
     with contextlib.suppress(FileExistsError):
         # The job would do so when it starts; `status` knows a waiting run's job by it.
         os.link(run.engine_files / slurm.TASK, run.engine_files / f"{job}_submitted.pkl")
     run.note(f"resumed by hand as job {job}")
+    if excluded:
+        print(f"left out, as unfit before or by the recipe: {', '.join(excluded)}", file=sys.stderr)
     print(f"submitted job {job}: {plan.describe()}")
     print(next_commands(run, ("status", "logs -f", "cancel")))
     return 0

@@ -12,12 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from configs import RecipeError, read_resolved
 from configs.schema import Cluster
 from jobs import (
+    again,
     budget,
     checkpoints,
     controller,
@@ -33,6 +33,7 @@ from jobs import (
     told,
     verdict,
 )
+from jobs.again import say, say_last
 from jobs.ledger import Attempt, Reason
 from jobs.rundir import RunDirectory
 from jobs.verdict import Evidence
@@ -53,15 +54,15 @@ def settle(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int
     entry = ledger.find(run, job, restart_count)
     refused = refusal.read(run, start_key)
     if entry is None and (refused or srun_code == failure.CONFIGURATION_ERROR):
-        _say(run, f"job {job} is not started again: {refused or 'its log says why'}")
+        say(run, f"job {job} is not started again: {refused or 'its log says why'}")
         return failure.CONFIGURATION_ERROR
     if entry is None and _is_anothers(run, start_key):
-        _say(run, f"job {job} ended before it held the run, and leaves it to the start that does")
+        say(run, f"job {job} ended before it held the run, and leaves it to the start that does")
         return srun_code or 1
     cluster = _cluster(run)
     evidence = _gather(run, job, environ["SLURM_JOB_ID"], entry, srun_code, restart_count, cluster)
     if any(each.how == "displaced" for each in evidence.endings):
-        _say(run, f"job {job} leaves the run to the start that holds it now")
+        say(run, f"job {job} leaves the run to the start that holds it now")
         return srun_code or 1
     reason = verdict.judge(evidence)
     is_opened = entry is not None
@@ -72,7 +73,7 @@ def settle(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int
     if reason == "finished":
         return 0
     objection = _objection(run, entry, cluster)
-    _go_on_or_say_why(run, job, reason, evidence, entry, objection)
+    _go_on_or_say_why(run, job, reason, evidence, entry, objection, cluster)
     return STOPPED if reason in STOPS else srun_code or 1
 
 
@@ -82,7 +83,7 @@ def settle_or_go_on(run: RunDirectory, srun_code: int, environ: Mapping[str, str
         return settle(run, srun_code, environ)
     except Exception:
         job = place.job_id_of(environ)
-        _say(run, f"job {job} could not be settled:\n{traceback.format_exc().rstrip()}")
+        say(run, f"job {job} could not be settled:\n{traceback.format_exc().rstrip()}")
         return _go_on_unsettled(run, job, srun_code, environ)
 
 
@@ -99,9 +100,9 @@ def _go_on_unsettled(
     objection = _objection_to_loss(run, job, restart_count)
     refused = objection or controller.requeue(job)
     if refused:
-        _say_last(run, f"the run is not started again: {refused}")
+        say_last(run, f"the run is not started again: {refused}")
         return srun_code or 1
-    _say(run, f"job {job} is requeued")
+    say(run, f"job {job} is requeued")
     return srun_code or STOPPED
 
 
@@ -198,14 +199,14 @@ def _tell(
     """How the attempt ended, in the run's story and in the job's log."""
     what = f"attempt {entry.attempt}"
     what += "" if is_opened else f" (job {job}, before it was opened)"
-    _say(run, f"{what}: ended: {reason}")
+    say(run, f"{what}: ended: {reason}")
     for each in evidence.endings:
         if each.how == "unfit":
-            _say(run, f"{what}: {each.node} is unfit: {each.words or 'its log says why'}")
+            say(run, f"{what}: {each.node} is unfit: {each.words or 'its log says why'}")
     if any(each.how == "overdue" for each in evidence.endings):
         saved = checkpoints.newest(run)
         where = f"from the checkpoint of step {saved.step}" if saved else "from the beginning"
-        _say(run, f"{what}: its workers did not save in time and were killed; it goes on {where}")
+        say(run, f"{what}: its workers did not save in time and were killed; it goes on {where}")
 
 
 def _go_on_or_say_why(
@@ -215,46 +216,22 @@ def _go_on_or_say_why(
     evidence: Evidence,
     entry: Attempt,
     objection: str | None,
+    cluster: Cluster,
 ) -> None:
     """Start the run again, once, or leave a last word."""
     if objection:
         text = digest.write(run, entry.attempt)
         if text and reason in (*budget.CRASHES, "configuration error"):
-            _say(run, text)
-        _say_last(run, f"the run is not started again: {objection}")
+            say(run, text)
+        say_last(run, f"the run is not started again: {objection}")
     elif evidence.comes_back:
-        _say(run, f"job {job} was requeued, not by this run, and goes on when Slurm starts it")
+        say(run, f"job {job} was requeued, not by this run, and goes on when Slurm starts it")
     elif reason == "preemption" and not evidence.runs:
-        _say_last(run, f"job {job} was preempted and Slurm does not start it again here")
+        say_last(run, f"job {job} was preempted and Slurm does not start it again here")
     elif reason == "cancelled":
-        _say_last(run, f"job {job} was cancelled and is not started again")
+        say_last(run, f"job {job} was cancelled and is not started again")
     else:
-        _start_again(run, job, evidence, entry)
-
-
-def _start_again(run: RunDirectory, job: str, evidence: Evidence, entry: Attempt) -> None:
-    excluded = sorted({node for each in ledger.read(run) for node in each.unfit_nodes})
-    newly = entry.unfit_nodes
-    refusal = controller.requeue(job)
-    if refusal is None or _came_back(job, evidence):
-        _say(run, f"job {job} is requeued")
-        # Slurm keeps a requeued job's exclusions, but says nothing of those in its script.
-        refusal = controller.exclude(job, excluded) if newly else None
-        if refusal:
-            _say(run, f"and may get {', '.join(newly)} again: {refusal}")
-        return
-    _say(run, f"job {job} cannot be requeued: {refusal}")
-    follower, refusal = controller.follow(job, run.script, excluded)
-    if follower:
-        _say(run, f"job {follower} follows it")
-    else:
-        _say_last(run, f"no job can follow it either: {refusal}")
-
-
-def _came_back(job: str, evidence: Evidence) -> bool:
-    """Whether a requeue took place of which Slurm did not say so in time."""
-    now = controller.look_at(job)
-    return now is not None and replace(evidence, now=now).comes_back
+        again.start(run, job, evidence.restart_count, cluster, entry.unfit_nodes)
 
 
 def _place(job: str, restart_count: int, environ: Mapping[str, str]) -> place.Place:
@@ -263,15 +240,6 @@ def _place(job: str, restart_count: int, environ: Mapping[str, str]) -> place.Pl
     follow_up = environ.get(place.FOLLOW_UP) == "yes"
     workers = int(environ.get("SLURM_NTASKS", "1"))
     return place.Place(0, 0, workers, 1, job, restart_count, nodes[0], nodes, key, follow_up)
-
-
-def _say(run: RunDirectory, text: str) -> None:
-    run.note(text)
-    print(text, file=sys.stderr, flush=True)
-
-
-def _say_last(run: RunDirectory, text: str) -> None:
-    _say(run, f"{text}; to go on: python launch.py resume {run.path}")
 
 
 if __name__ == "__main__":

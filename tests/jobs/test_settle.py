@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from jobs import checkpoints, controller, digest, ending, failure, ledger, settle
+from jobs.controller import Now
 from jobs.ending import Ending
 from jobs.failure import Failure
 from jobs.rundir import RunDirectory
@@ -94,7 +95,8 @@ def test_a_requeue_that_slurm_was_slow_to_confirm_is_not_repeated(
     stop(run)
     # Refused in words, but by then the job has a restart more.
     cluster.answer("scontrol", "Connection timed out", code=1)
-    monkeypatch.setattr(settle, "_came_back", lambda *_: True)
+    now = iter([Now("RUNNING", 0), Now("PENDING", 1)])
+    monkeypatch.setattr(controller, "look_at", lambda _: next(now))
 
     settle.settle(run, 0, ENVIRON)
 
