@@ -81,7 +81,14 @@ def take(
         raise RequestError(f"{before.where} holds this run; two at once would spoil it")
     if given_up():
         raise RequestError("asked to stop before it held the run")
-    return Lease(run, Holder(start_key, where))
+    held = Lease(run, Holder(start_key, where))
+    # Of two that came at once the last one to write has it, and both look after both have written.
+    # No lock, which not every shared file system has, and which a dead holder could keep.
+    time.sleep(REFRESH_SECONDS / 3)
+    now = read(run)
+    if now and now != before and now.start_key != start_key:
+        raise RequestError(f"{now.where} holds this run; two at once would spoil it")
+    return held
 
 
 def is_alive(run: RunDirectory, given_up: Callable[[], bool] = lambda: False) -> bool:
