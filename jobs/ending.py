@@ -33,6 +33,8 @@ class Ending:
     """The first signal that asked for the stop, by name."""
     seconds_left: float | None = None
     """From that signal, or from the end if none came to this rank, to the job's time limit."""
+    asked_by_clock: bool = False
+    """Whether no signal came: the task saw by itself that the time limit was near."""
     words: str = ""
     """What an unfit node's worker said is wrong with it."""
 

@@ -82,13 +82,24 @@ def claim(run: RunDirectory, attempt: int, failure: Failure) -> bool:
     with warning(f"cannot write down that rank {failure.rank} failed"):
         try:
             write_json(draft, asdict(failure))
-            # A hard link appears whole or not at all, and only one rank can make it.
-            os.link(draft, claimed)
+            _link(draft, claimed)
         except FileExistsError:
             return False
         finally:
             draft.unlink(missing_ok=True)
     return True
+
+
+def _link(draft: Path, claimed: Path) -> None:
+    try:
+        # A hard link appears whole or not at all, and only one rank can make it.
+        os.link(draft, claimed)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Some file systems have none. Half a file is read as no failure until it is whole.
+        with claimed.open("x", encoding="utf-8") as file:
+            file.write(draft.read_text(encoding="utf-8"))
 
 
 def is_claimed(run: RunDirectory, attempt: int) -> bool:

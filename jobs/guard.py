@@ -49,7 +49,8 @@ class Guard:
         if self._lease and not self._lease.refresh():
             return "displaced"
         if self._deadline:
-            if self._lease and self._deadline.is_near():
+            if self._lease and self._stop.signal is None and self._deadline.is_near():
+                self._stop.by_clock = True
                 self._stop.request(signal.SIGUSR2)
             if self._deadline.has_passed(self._stop):
                 return "overdue"

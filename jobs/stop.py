@@ -16,6 +16,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.count = 0
+        self.by_clock = False
+        """Whether the time limit was near and no signal had come."""
         self.termed_at: float | None = None
         """When TERM first came, by the monotonic clock: Slurm may kill KillWait after it."""
         self._pid = os.getpid()

@@ -123,7 +123,7 @@ def _attend_worker(
         lines = failure.tail(run.rank_log(meeting.attempt, here.rank))
         unfit_words = "\n".join(lines).rpartition("error: ")[2]
     name = stop.signal.name if stop.signal else None
-    told = Ending(here.rank, here.node, how, code, name, seconds_left, unfit_words)
+    told = Ending(here.rank, here.node, how, code, name, seconds_left, stop.by_clock, unfit_words)
     ending.record(run, meeting.attempt, told)
     if how in ("failed", "unfit") and here.world_size > 1:
         time.sleep(FAREWELL_SECONDS)

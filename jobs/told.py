@@ -56,7 +56,12 @@ def interpret(text: str) -> Told | None:
     for match in JOB_ENDED.finditer(text):
         cause = match.group(1) or ""
         # "NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS"
-        return CAUSES.get(cause.partition(",")[0], "cancelled")
+        if not cause:
+            return "cancelled"
+        known = CAUSES.get(cause.partition(",")[0])
+        # A cause that a later release may give is no word of anybody's wish to end the run.
+        if known:
+            return known
     if NODE_FAILED.search(text):
         return "node failure"
     return "out of memory" if OUT_OF_MEMORY.search(text) else None

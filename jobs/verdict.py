@@ -96,7 +96,8 @@ def _why_ended(evidence: Evidence) -> Reason:
     # If one rank had gone before it could agree with the others, they may have failed over that.
     unready = any(ending.stopped_unready for ending in evidence.endings)
     if not unready and (first or evidence.srun_code not in STOP_CODES):
-        return "crash"
+        wrong = first is None and evidence.srun_code == failure.CONFIGURATION_ERROR
+        return "configuration error" if wrong else "crash"
     stopped = [ending for ending in evidence.endings if ending.how in ("stopped", "overdue")]
     if not stopped and evidence.srun_code in (0, 75):
         # Every worker says that it is done, and there are no results.
@@ -110,6 +111,8 @@ def _why_stopped(evidence: Evidence, stopped: list[Ending]) -> Reason:
     left = [ending.seconds_left for ending in stopped if ending.seconds_left is not None]
     if not evidence.runs:
         return "time limit" if left and min(left) <= 0 else "cancelled"
+    if any(ending.asked_by_clock for ending in stopped):
+        return "time limit"
     # TERM before the limit is the grace that a preempted job gets; some sites give it as USR2.
     warned = any(ending.stopped_by == signal.SIGUSR2.name for ending in stopped)
     near = bool(left) and min(left) <= evidence.signal_lead + EARLY_SECONDS

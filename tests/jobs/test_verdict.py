@@ -42,6 +42,13 @@ UNREADY = replace(stopped(), exit_code=-15)
         (Evidence(0, endings=[stopped(signal="SIGUSR2")], now=RUNS), "preemption"),
         (Evidence(0, endings=[stopped(signal="SIGUSR2", left=60)], now=RUNS), "time limit"),
         (Evidence(0, endings=[stopped("overdue", "SIGUSR2", 9)], now=RUNS), "time limit"),
+        (
+            Evidence(0, endings=[replace(stopped(left=900), asked_by_clock=True)], now=RUNS),
+            "time limit",
+        ),
+        (Evidence(2, now=RUNS), "configuration error"),
+        (Evidence(2, first=CRASH, now=RUNS), "crash"),
+        (Evidence(143, is_refused=True, now=RUNS), "configuration error"),
         (Evidence(0, endings=[stopped()], now=Now("COMPLETING", 1)), "requeued"),
         (Evidence(0, endings=[stopped()], now=ENDING), "cancelled"),
         (Evidence(0, endings=[stopped()], now=None), "preemption"),
