@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Cluster
-from jobs import deadline
+from jobs import deadline, lease
 from jobs.deadline import Deadline, Limits
+from jobs.guard import Guard
 from jobs.rundir import RunDirectory
 from jobs.stop import StopRequest
 
@@ -58,6 +59,20 @@ def test_a_worker_is_killed_within_kill_wait_of_term_but_not_of_usr2(tmp_path: P
     assert not watch.has_passed(stop)
     stop.termed_at = time.monotonic() - 24
     assert watch.has_passed(stop)
+
+
+@pytest.mark.parametrize(("signalled", "by_clock"), [(False, True), (True, False)])
+def test_a_stop_by_the_clock_is_told_from_one_that_was_asked_for(
+    tmp_path: Path, signalled: bool, by_clock: bool
+) -> None:
+    stop = StopRequest()
+    if signalled:
+        stop.request(signal.SIGTERM)
+    held = lease.take(RunDirectory(tmp_path), "7.0", "job 7")
+
+    Guard(RunDirectory(tmp_path), 1, stop, clock(tmp_path, 14, 3600), held).look()
+
+    assert (stop.signal is not None, stop.by_clock) == (True, by_clock)
 
 
 def test_without_a_limit_nothing_is_ever_near(tmp_path: Path) -> None:

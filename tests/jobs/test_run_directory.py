@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -107,7 +108,15 @@ def test_the_ledger_has_one_line_an_attempt_with_the_steps_of_its_own(tmp_path: 
     assert [line.nodes for line in ledger.read(run)] == [["node1", "node2"]] * 2
 
 
-def test_only_the_first_failure_of_an_attempt_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_links", [True, False])
+def test_only_the_first_failure_of_an_attempt_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
     run = RunDirectory(tmp_path)
     run.attempt(1).mkdir()
     first, second = Failure(3, "node2", 1, ["why"]), Failure(0, "node1", -9, [])
