@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 from configs.schema import Cluster
+from jobs import interfaces
 from jobs.place import Place
 from jobs.rendezvous import Meeting
 from jobs.rundir import RunDirectory
@@ -67,10 +68,10 @@ def environment(
         # Slurm has bound this task to its own cores; the worker would share them out once more.
         threads = min(cores, int(variables["SLURM_CPUS_PER_TASK"]))
         worker.setdefault("OMP_NUM_THREADS", str(threads))
-    return _defaults(run, meeting, cluster) | worker
+    return _defaults(run, here, meeting, cluster) | worker
 
 
-def _defaults(run: RunDirectory, meeting: Meeting, cluster: Cluster) -> dict[str, str]:
+def _defaults(run: RunDirectory, here: Place, meeting: Meeting, cluster: Cluster) -> dict[str, str]:
     """What a recipe's cluster.env may replace."""
     # When a collective fails, NCCL's last operations on each rank say who was waiting for whom.
     chosen = {
@@ -81,6 +82,9 @@ def _defaults(run: RunDirectory, meeting: Meeting, cluster: Cluster) -> dict[str
     if cluster.interface:
         names = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
         chosen |= dict.fromkeys(names, cluster.interface)
+    elif len(here.nodes) > 1 and (found := interfaces.towards([meeting.address, *here.nodes])):
+        # Gloo takes the one of the node's own name, which is the loopback on many systems.
+        chosen["GLOO_SOCKET_IFNAME"] = found
     return chosen
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.schema import Cluster
-from jobs import place
+from jobs import interfaces, place
 from jobs.place import Place
 from jobs.rendezvous import Meeting
 from jobs.rundir import RunDirectory
@@ -17,13 +18,20 @@ from jobs.stop import StopRequest
 from jobs.worker import environment as worker_environment
 
 RUN = RunDirectory(Path("/runs/name/stamp"))
-RECORDER = ("TORCH_FR_", "TORCH_NCCL_")
+DEFAULTS = ("TORCH_FR_", "TORCH_NCCL_", "GLOO_")
 HERE = Place(5, 1, 8, 4, "12", 0, "node2", ("node1", "node2"), "12.0")
+
+
+@pytest.fixture(autouse=True)
+def interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only two nodes meet over an interface of this machine, wherever the test runs."""
+    found = {("10.0.0.1", "node1", "node2"): "eth3"}
+    monkeypatch.setattr(interfaces, "towards", lambda addresses: found.get(tuple(addresses)))
 
 
 def environment(**variables: str) -> dict[str, str]:
     given = worker_environment(variables, RUN, HERE, Meeting("10.0.0.1", 23456, 1), Cluster())
-    return {name: value for name, value in given.items() if not name.startswith(RECORDER)}
+    return {name: value for name, value in given.items() if not name.startswith(DEFAULTS)}
 
 
 def test_the_worker_gets_torchruns_variables_whatever_was_there_before() -> None:
@@ -89,6 +97,24 @@ def test_the_sites_interface_and_the_recorder_are_defaults_that_a_recipe_replace
     assert given["GLOO_SOCKET_IFNAME"] == "ib0"
     assert (given["NCCL_SOCKET_IFNAME"], given["TORCH_FR_BUFFER_SIZE"]) == ("eth7", "0")
     assert given["TORCH_FR_DUMP_TEMP_FILE"] == "/runs/name/stamp/attempt-01/flight-recorder-"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "variables", "expected"),
+    [
+        (("node1", "node2"), {}, "eth3"),
+        (("node1", "node2"), {"GLOO_SOCKET_IFNAME": "eth7"}, "eth7"),
+        (("node1",), {}, None),
+    ],
+)
+def test_gloo_takes_the_interface_that_reaches_the_other_nodes(
+    nodes: tuple[str, ...], variables: dict[str, str], expected: str | None
+) -> None:
+    here, meeting = replace(HERE, nodes=nodes), Meeting("10.0.0.1", 23456, 1)
+
+    given = worker_environment(variables, RUN, here, meeting, Cluster())
+
+    assert given.get("GLOO_SOCKET_IFNAME") == expected
 
 
 def test_a_forked_child_does_not_ask_its_parent_to_stop() -> None:
