@@ -229,6 +229,27 @@ def test_a_second_job_in_a_running_run_is_refused_and_disturbs_nothing(
     assert await_ledger_end(run, 1)["reason"] == "cancelled"
 
 
+def test_a_refusal_is_final_though_the_other_ranks_are_killed_while_they_start(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    slow = "import os, time\n"
+    slow += "if os.path.exists(os.environ.get('MARK', '')):\n"
+    slow += "    time.sleep(60 * (os.environ.get('SLURM_PROCID', '0') != '0'))\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    run, job = submit(workplace, *LONG, *setting(PYTHONPATH=str(tmp_path), MARK=str(mark)))
+    await_step(run, 1)
+    mark.touch()
+
+    other = slurm(workplace, "sbatch", "--parsable", "--begin=now", str(run.script)).strip()
+
+    assert await_end(workplace, other) in ("FAILED", "NODE_FAIL")
+    assert f"job {other} is not started again: job {job} holds" in run.launcher_log.read_text()
+    assert [line["job_id"] for line in ledger_lines(run)] == [job]
+    workplace.launch("cancel", run.label)
+    assert await_ledger_end(run, 1)["reason"] == "cancelled"
+
+
 @pytest.mark.parametrize("from_a_step", [False, True])
 def test_the_submitting_shell_does_not_leak_into_the_job(
     workplace: Workplace, from_a_step: bool
