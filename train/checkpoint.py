@@ -143,7 +143,10 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def newest_intact(folder: Path) -> tuple[Manifest | None, list[str]]:
-    """The newest checkpoint whose bytes are as they were written.
+    """The newest checkpoint whose bytes are as they were written; newer ones are set aside.
+
+    Set aside, because a damaged one would count as the newest for ever, and what is saved after
+    the fall back to an older one would be removed in its favour.
 
     Returns:
         its manifest, None when there is no checkpoint, and a warning for each one passed over.
@@ -152,22 +155,39 @@ def newest_intact(folder: Path) -> tuple[Manifest | None, list[str]]:
         RequestError: there are checkpoints and every one of them is damaged.
     """
     warnings: list[str] = []
-    found = manifests(folder)
-    named = {manifest.file for manifest in found}
+    damaged: list[Path] = []
+    found = {f"step-{manifest.step:08d}.json": manifest for manifest in manifests(folder)}
     for path in sorted(folder.glob("step-*.pt")):
-        if path.name not in named:
+        if path.name not in {manifest.file for manifest in found.values()}:
             warnings.append(f"{path} is passed over: no manifest says that it is complete")
-    for manifest in reversed(found):
-        path = folder / manifest.file
-        if path.stat().st_size == manifest.size and sha256_of(path) == manifest.sha256:
+    for path in sorted(folder.glob("step-*.json"), reverse=True):
+        manifest = found.get(path.name)
+        if manifest is None:
+            warnings.append(f"{path} is damaged, or the state that it names is missing")
+        elif not is_intact(folder, manifest):
+            state = folder / manifest.file
+            warnings.append(f"{state} is damaged: its SHA-256 is not the one it was written with")
+        else:
+            with contextlib.suppress(OSError):  # read-only; then nothing will be saved either
+                for bad in damaged:
+                    bad.replace(bad.with_suffix(".json.damaged"))
             return manifest, warnings
-        warnings.append(f"{path} is damaged: its SHA-256 is not the one it was written with")
-    if found:
+        damaged.append(path)
+    if damaged:
         raise RequestError(
             f"every checkpoint in {folder} is damaged ({'; '.join(warnings)}): "
             "move the folder away to start again from the beginning"
         )
     return None, warnings
+
+
+def is_intact(folder: Path, manifest: Manifest) -> bool:
+    """Whether the bytes of a state are those that were written."""
+    path = folder / manifest.file
+    try:
+        return path.stat().st_size == manifest.size and sha256_of(path) == manifest.sha256
+    except OSError:
+        return False
 
 
 def load(folder: Path, manifest: Manifest, device: torch.device) -> dict[str, Any]:

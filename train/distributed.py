@@ -41,13 +41,14 @@ RENDEZVOUS_VARIABLES = (
 
 @dataclass(frozen=True)
 class Ranks:
-    """This worker's place among all workers, and its device."""
+    """This worker's place among all workers, and its device; `trouble` is what is wrong with it."""
 
     rank: int
     local_rank: int
     world_size: int
     local_world_size: int
     device: torch.device
+    trouble: str | None = None
 
     @property
     def is_main(self) -> bool:
@@ -123,10 +124,10 @@ def process_group(train: Train) -> Iterator[Ranks]:
     Reads the torchrun variables and nothing else of the environment's idea of a cluster.
 
     Raises:
-        RequestError: some but not all torchrun variables are set, or `train.device` is missing.
+        RequestError: torchrun's variables are set in part, or make no sense together.
     """
     place = read_place(dict(os.environ))
-    device = choose_device(train, place["LOCAL_RANK"])
+    device, trouble = choose_device(train, place["LOCAL_RANK"])
     set_threads(place["LOCAL_WORLD_SIZE"])
     ranks = Ranks(
         rank=place["RANK"],
@@ -134,6 +135,7 @@ def process_group(train: Train) -> Iterator[Ranks]:
         world_size=place["WORLD_SIZE"],
         local_world_size=place["LOCAL_WORLD_SIZE"],
         device=device,
+        trouble=trouble,
     )
     if ranks.world_size == 1:
         yield ranks
@@ -203,26 +205,30 @@ def read_place(environment: dict[str, str]) -> dict[str, int]:
     return place
 
 
-def choose_device(train: Train, local_rank: int) -> torch.device:
-    """The device of this worker by `train.device`.
+def choose_device(train: Train, local_rank: int) -> tuple[torch.device, str | None]:
+    """The device of this worker by `train.device`, and what is wrong with it, if anything.
 
-    Slurm may have narrowed what is visible to one GPU a task or not at all: both are right.
-
-    Raises:
-        RequestError: `train.device` is cuda and no GPU answers.
+    Slurm may have narrowed what is visible to one GPU a task or not at all: both are right. A GPU
+    that does not answer is not refused here: the start-up check knows whether other nodes have one.
     """
-    if train.device == "cpu" or not torch.cuda.is_available():
-        if train.device == "cuda":
-            raise RequestError(
-                "train.device is cuda, but torch sees no GPU here "
-                f"(torch {torch.__version__}, CUDA build {torch.version.cuda}, "
-                f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}): "
-                "ask for a GPU node, or set train.device to auto"
-            )
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
+    cpu = torch.device("cpu")
+    if train.device == "cpu":
+        return cpu, None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        try:
+            torch.cuda.set_device(device)
+            torch.zeros(1, device=device)
+        except RuntimeError as error:
+            return cpu, f"has a GPU that fails ({str(error).splitlines()[0]})"
+        return device, None
+    if train.device == "auto":
+        return cpu, None
+    return cpu, (
+        f"has no GPU that answers, but train.device is cuda (torch {torch.__version__}, CUDA build "
+        f"{torch.version.cuda}, CUDA_VISIBLE_DEVICES="
+        f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
+    )
 
 
 def set_threads(local_world_size: int) -> None:

@@ -39,12 +39,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
-        flush_folder(path.parent)
+        flush(path.parent)
 
 
-def flush_folder(folder: Path) -> None:
-    """Wait until the names in `folder` would survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Wait until what a file holds, or the names in a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import platform
 import secrets
@@ -26,7 +28,8 @@ class Facts:
     """What one rank found out about itself.
 
     `gpu`: the UUID of its GPU, None on a CPU. `cpus`: cores that it may use, `wanted_cpus`: cores
-    that it should be able to use. `folder`: what is wrong with the run directory, None for nothing.
+    that it should be able to use. `trouble`, `folder`: what is wrong with its device and with the
+    run directory, None for nothing.
     """
 
     rank: int
@@ -35,6 +38,7 @@ class Facts:
     cpus: int
     wanted_cpus: int
     clock: float
+    trouble: str | None
     folder: str | None
     sum_is_right: bool
 
@@ -46,15 +50,21 @@ def check_nodes(run_dir: Path, recipe: Recipe, ranks: Ranks) -> tuple[bool, list
         whether all nodes are fit, which is false only on the fit ones, and what to tell people.
 
     Raises:
-        UnfitNodeError: this rank's node is unfit while others are fit.
-        RequestError: no node is fit, so that other nodes would not help.
+        UnfitNodeError: this rank's node is unfit.
+        RequestError: no node can use the run directory, so that other nodes would not help.
     """
     facts = ranks.gather_objects(gather_facts(run_dir, recipe, ranks))
     faults, warnings = judge(facts)
+    if recipe.cluster.gpus_per_node not in (0, "all") and not any(fact.gpu for fact in facts):
+        warnings.append(
+            f"cluster.gpus_per_node is {recipe.cluster.gpus_per_node}, but no GPU answers on any "
+            "node: training on CPUs, which train.device auto allows and cuda does not"
+        )
     if not faults:
         return True, warnings
     unfit = {facts[rank].node for rank in faults}
-    if unfit == {fact.node for fact in facts}:
+    nodes = {fact.node for fact in facts}
+    if unfit == nodes and all(facts[rank].folder == fault for rank, fault in faults.items()):
         rank, fault = min(faults.items())
         raise RequestError(
             f"no node is fit for this run: rank {rank} on {facts[rank].node} {fault}"
@@ -83,30 +93,37 @@ def gather_facts(run_dir: Path, recipe: Recipe, ranks: Ranks) -> Facts:
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cpus,
         wanted_cpus=min(recipe.cluster.cpus_per_gpu, share),
         clock=time.time(),
+        trouble=ranks.trouble,
         folder=folder,
         sum_is_right=sum_is_right,
     )
 
 
 def look_at_folder(run_dir: Path, ranks: Ranks) -> str | None:
-    """Whether this rank can write to the run directory and sees what rank 0 writes there."""
+    """Whether this rank can write to the run directory and sees what rank 0 writes there.
+
+    A full disk is no fault of a node: training goes on without what cannot be written.
+    """
     token = ranks.gather_objects(secrets.token_hex(4))[0]
     mine = run_dir / f".start-check-{token}-{ranks.rank}"
     mains = run_dir / f".start-check-{token}-0"
-    fault = None
+    fault, is_full = None, False
     try:
         mine.touch()
     except OSError as error:
-        fault = f"cannot write to {run_dir} ({error.strerror})"
-    ranks.barrier()
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not is_full:
+            fault = f"cannot write to {run_dir} ({error.strerror})"
+    main_is_full = ranks.gather_objects(is_full)[0]
     deadline = time.monotonic() + FILE_PATIENCE_SECONDS
     # By listing: a network file system remembers for long that a file was missing.
-    while fault is None and mains not in run_dir.iterdir():
+    while fault is None and not main_is_full and mains not in run_dir.iterdir():
         if time.monotonic() > deadline:
             fault = f"does not see in {run_dir} what rank 0 writes there: is it on shared storage?"
         time.sleep(0.05)
     ranks.barrier()
-    mine.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        mine.unlink(missing_ok=True)
     return fault
 
 
@@ -116,7 +133,9 @@ def judge(facts: list[Facts]) -> tuple[dict[int, str], list[str]]:
     warnings = []
     gpus = Counter(fact.gpu for fact in facts if fact.gpu)
     for fact in facts:
-        if fact.folder:
+        if fact.trouble:
+            faults[fact.rank] = fact.trouble
+        elif fact.folder:
             faults[fact.rank] = fact.folder
         elif not fact.sum_is_right:
             faults[fact.rank] = "got a wrong sum from an all-reduce over all workers"

@@ -20,6 +20,7 @@ from configs import Recipe, dump_recipe
 from train.dataset import Dataset
 from train.errors import RequestError
 from train.evaluate import Scores
+from train.files import flush, whole_file
 from train.pictures import confusion_picture, mistakes_picture
 
 SCALARS = {
@@ -57,6 +58,9 @@ class Silence:
     def write(self, row: dict[str, Any]) -> None:
         """Nothing."""
 
+    def sync(self) -> None:
+        """Nothing."""
+
     def finish(self, results: dict[str, Any], scores: Scores, dataset: Dataset) -> None:
         """Nothing."""
 
@@ -91,14 +95,18 @@ class Journal(Silence):
             # Both of TensorBoard's loaders drop what a lost attempt wrote only when every attempt,
             # the first one too, says from which step on it writes.
             self.board = Board(run_dir / "tensorboard", step)
-            for row in kept:
-                if row["step"] == step:
-                    self.board.show(row)
-            if step == 0:
-                text = "\n".join(f"    {line}" for line in dump_recipe(recipe).splitlines())
-                self.board.open().add_text("recipe", text, 0)
         except OSError as error:
             raise RequestError(f"cannot write to {run_dir}: {error.strerror or error}") from None
+        for row in kept:
+            if row["step"] == step:
+                self.tell(self.board.write(row))
+        if step == 0:
+            self.tell(self.board.write_text(dump_recipe(recipe)))
+
+    def tell(self, problem: str | None) -> None:
+        """Say what could not be written."""
+        if problem:
+            self.say(f"warning: {problem}; held back until it can be written")
 
     def say(self, text: str) -> None:
         """A sentence for the log."""
@@ -109,10 +117,17 @@ class Journal(Silence):
         """One line of metrics.jsonl, its numbers in TensorBoard, and a readable line in the log."""
         row |= {"attempt": self.attempt}
         for part in (self.lines, self.board):
-            problem = part.write(row)
-            if problem:
-                self.say(f"warning: {problem}; held back until it can be written")
+            self.tell(part.write(row))
         self.say(readable(row))
+
+    def sync(self) -> None:
+        """Have every line so far on the disk, where a dead node cannot take it along.
+
+        Raises:
+            OSError: a line is held back, or the disk fails.
+        """
+        self.lines.sync()
+        self.board.sync()
 
     def finish(self, results: dict[str, Any], scores: Scores, dataset: Dataset) -> None:
         """The pictures and hparams in TensorBoard, then results.json, whole or not at all.
@@ -136,9 +151,9 @@ class Journal(Silence):
                 board.file_writer.add_summary(summary)
             board.flush()
 
-            unfinished = self.run_dir / "results.json.partial"
-            unfinished.write_text(json.dumps(results | {"attempts": self.attempt}, indent=2) + "\n")
-            unfinished.replace(self.run_dir / "results.json")
+            text = json.dumps(results | {"attempts": self.attempt}, indent=2) + "\n"
+            with whole_file(self.run_dir / "results.json") as file:
+                file.write(text.encode())
         except OSError as error:
             raise RequestError(
                 f"training has ended, but the results cannot be written to {self.run_dir}: "
@@ -187,6 +202,16 @@ class Lines:
             raise
         self.held = []
 
+    def sync(self) -> None:
+        """Have every line on the disk.
+
+        Raises:
+            OSError: one is held back, or the disk fails.
+        """
+        if self.held:
+            raise OSError(errno.ENOSPC, f"lines of {self.path.name} are held back")
+        os.fsync(self.file.fileno())
+
     def close(self) -> None:
         """Bring the lines to the disk."""
         os.fsync(self.file.fileno())
@@ -198,15 +223,29 @@ class Board:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
-        self.writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=step)
+        self.purge_step = step
+        self.writer: SummaryWriter | None = None
         self.held: list[dict[str, Any]] = []
+        self.shown: list[dict[str, Any]] = []  # of the newest step that was shown
 
     def open(self) -> SummaryWriter:
-        """The writer; events of the first row that is held back, and later ones, are purged."""
+        """The writer; earlier events from `purge_step` on are not shown any more.
+
+        Raises:
+            OSError: no event file can be made.
+        """
         if self.writer is None:
-            purge_step = self.held[0]["step"] if self.held else None
-            self.writer = SummaryWriter(str(self.folder), purge_step=purge_step)
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.purge_step)
         return self.writer
+
+    def write_text(self, recipe: str) -> str | None:
+        """Show the recipe as text; what is wrong if that fails."""
+        try:
+            text = "\n".join(f"    {line}" for line in recipe.splitlines())
+            self.open().add_text("recipe", text, 0)
+        except OSError as error:
+            return self._broken(error)
+        return None
 
     def write(self, row: dict[str, Any]) -> str | None:
         """Show `row`, and what was held back before it; what is wrong if that fails."""
@@ -214,9 +253,18 @@ class Board:
         try:
             self.catch_up()
         except OSError as error:
-            self.writer = None
-            return f"{self.folder}: {error.strerror or error}"
+            return self._broken(error)
         return None
+
+    def _broken(self, error: OSError) -> str:
+        self.writer = None
+        if self.held:
+            first = self.held[0]["step"]
+            self.purge_step = min(self.purge_step, first)
+            # They are purged too, and shown once more.
+            self.held = [row for row in self.shown if row["step"] == first] + self.held
+            self.shown = []
+        return f"{self.folder}: {error.strerror or error}"
 
     def catch_up(self) -> None:
         """Show what was held back.
@@ -226,14 +274,26 @@ class Board:
         """
         writer = self.open()
         for row in self.held:
-            self.show(row)
+            for key in SCALARS[row["mode"]]:
+                writer.add_scalar(f"{row['mode']}/{key}", row[key], row["step"])
         writer.flush()
+        if self.held:
+            # What an error may lose from here on begins with the next row.
+            self.purge_step = self.held[-1]["step"] + 1
+            rows = self.shown + self.held
+            self.shown = [row for row in rows if row["step"] == self.held[-1]["step"]]
         self.held = []
 
-    def show(self, row: dict[str, Any]) -> None:
-        """The scalars of one row."""
-        for key in SCALARS[row["mode"]]:
-            self.open().add_scalar(f"{row['mode']}/{key}", row[key], row["step"])
+    def sync(self) -> None:
+        """Have every event on the disk.
+
+        Raises:
+            OSError: one is held back, or the disk fails.
+        """
+        if self.held:
+            raise OSError(errno.ENOSPC, "events are held back")
+        for path in self.folder.glob("events.*"):
+            flush(path)
 
     def close(self) -> None:
         """Bring the events to the disk."""
@@ -254,9 +314,13 @@ def keep_rows_until(path: Path, step: int, *, is_evaluated: bool) -> list[dict[s
         for row in read_rows(path, "step")
         if row["step"] < step or (row["step"] == step and (row["mode"] == "train" or is_evaluated))
     ]
-    unfinished = path.with_suffix(".partial")
-    unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    unfinished.replace(path)
+    text = "".join(json.dumps(row) + "\n" for row in kept).encode()
+    before = path.read_bytes()
+    if before.startswith(text):  # also on a full disk
+        os.truncate(path, len(text))
+    else:
+        with whole_file(path) as file:
+            file.write(text)
     return kept
 
 

@@ -230,14 +230,14 @@ def save(session: Session) -> None:
     with phase(session, "checkpoint"):
         snapshot = session.state.state_dict(session.ranks) | {"recipe": shaping(session.recipe)}
         if session.saver:
-            if session.saver.is_busy:
+            if session.saver.is_busy and not session.state.is_best:
                 session.journal.say(
                     f"warning: the checkpoint of step {session.state.step} is left out: the one "
                     "before is still being written"
                 )
             else:
                 tell_of_saving(session)
-                session.saver.start(snapshot, session.state.score)
+                session.saver.start(snapshot, session.state.score, session.journal.sync)
     session.saved_step = session.state.step
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,15 +42,21 @@ class Saver:
         """Whether a checkpoint is being written."""
         return self._writing is not None and not self._writing.done()
 
-    def start(self, state: dict[str, Any], score: float | None) -> None:
-        """Begin to write a copy of `state` as it is now; the one before must be collected."""
+    def start(self, state: dict[str, Any], score: float | None, before: Callable[[], None]) -> None:
+        """Begin to write a copy of `state` as it is now; the one before must be collected.
+
+        `before` is called in the thread first: what has to be on the disk before a checkpoint is.
+        """
         assert self._writing is None, "one checkpoint at a time"
         # On a GPU a copy on the device takes a fraction of a step; a stream of its own then
         # carries it to the host while the next steps run.
-        copy = map_tensors(lambda tensor: tensor.detach().clone(), state)
+        try:
+            copy = map_tensors(lambda tensor: tensor.detach().clone(), state)
+        except torch.OutOfMemoryError:  # a GPU that has no room for it: training waits
+            copy = map_tensors(lambda tensor: tensor.detach().cpu(), state)
         ready = torch.cuda.current_stream().record_event() if self._stream else None
         self._step = state["step"]
-        self._writing = self._thread.submit(self._write, copy, ready, score)
+        self._writing = self._thread.submit(self._write, copy, ready, score, before)
 
     def collect(self) -> str | None:
         """Wait for the write that is going on, if any; a warning if it failed."""
@@ -67,8 +74,13 @@ class Saver:
         return None
 
     def _write(
-        self, state: dict[str, Any], ready: torch.cuda.Event | None, score: float | None
+        self,
+        state: dict[str, Any],
+        ready: torch.cuda.Event | None,
+        score: float | None,
+        before: Callable[[], None],
     ) -> Manifest:
+        before()
         if self._stream and ready:
             with torch.cuda.stream(self._stream):
                 self._stream.wait_event(ready)

@@ -108,6 +108,26 @@ def test_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, damage: str
     assert warnings == [f"{path} is damaged: its SHA-256 is not the one it was written with"]
 
 
+def test_after_a_fall_back_what_is_saved_is_kept_and_the_damaged_one_forgotten(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, 20)
+    save(tmp_path, 30).write_bytes(b"")
+    newest(tmp_path)
+    save(tmp_path, 25, keep_last=1)
+
+    assert steps(tmp_path) == [25]
+    assert newest(tmp_path)[1] == []
+
+
+def test_only_a_damaged_manifest_is_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "step-00000001.json").write_text("")
+
+    with pytest.raises(RequestError, match=r"step-00000001.json is damaged"):
+        newest(tmp_path)
+
+
 def test_only_damaged_checkpoints_are_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:
     save(tmp_path, 1).write_bytes(b"")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from configs.schema import Recipe
+from configs.schema import Recipe, Train
 from train import __main__ as worker_main
 from train import health
-from train.distributed import Ranks
+from train.distributed import Ranks, choose_device
 from train.errors import RequestError, UnfitNodeError
 from train.health import Facts, judge
 
@@ -23,6 +24,7 @@ FIT = Facts(
     cpus=4,
     wanted_cpus=4,
     clock=1000.0,
+    trouble=None,
     folder=None,
     sum_is_right=True,
 )
@@ -41,6 +43,7 @@ def two_nodes(**fault: Any) -> list[Facts]:
         ({"cpus": 1}, "may use 1 of 4 CPUs"),
         ({"folder": "cannot write to /runs/x (Read-only file system)"}, "cannot write to /runs/x"),
         ({"sum_is_right": False}, "got a wrong sum from an all-reduce"),
+        ({"gpu": None, "trouble": "has a GPU that fails (ECC)"}, "has a GPU that fails (ECC)"),
     ],
 )
 def test_rank_with_a_fault_is_the_only_one_named(fault: dict[str, Any], words: str) -> None:
@@ -109,6 +112,35 @@ def test_fault_of_every_node_is_the_requests_fault(
 
     assert {outcome[0] for outcome in outcomes} == {"RequestError"}
     assert "no node is fit for this run: rank 0 on a cannot write to" in outcomes[1][1]
+
+
+def lonely(trouble: str | None, device: str) -> Ranks:
+    return Ranks(0, 0, 1, 1, torch.device(device), trouble)
+
+
+def test_gpu_that_fails_makes_the_only_node_unfit_for_another_node_may_do(tmp_path: Path) -> None:
+    with pytest.raises(UnfitNodeError, match="is unfit: rank 0 has a GPU that fails"):
+        health.check_nodes(tmp_path, Recipe(), lonely("has a GPU that fails (ECC)", "cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_missing_gpu_is_a_fault_if_the_recipe_insists_and_a_warning_if_not(tmp_path: Path) -> None:
+    device, trouble = choose_device(Train(device="cuda"), 0)
+    assert device.type == "cpu"
+    assert str(trouble).startswith("has no GPU that answers, but train.device is cuda (torch ")
+
+    assert choose_device(Train(device="auto"), 0) == (torch.device("cpu"), None)
+    is_fit, warnings = health.check_nodes(tmp_path, Recipe(), lonely(None, "cpu"))
+    assert is_fit
+    assert warnings[0].startswith("cluster.gpus_per_node is 1, but no GPU answers on any node")
+
+
+def test_full_disk_is_no_fault_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    assert health.check_nodes(tmp_path, Recipe(), lonely(None, "cpu"))[0]
 
 
 @pytest.mark.parametrize(
