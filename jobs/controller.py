@@ -157,6 +157,15 @@ def end_time(job_id: str) -> str:
     return _words(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"]).strip()
 
 
+def state_and_end(job_id: str, patience: float) -> str:
+    """The state and the end of a job as `STATE|END`; empty if nobody says so in time.
+
+    Slurm brings the end of a preempted job forward by the grace that it gives it.
+    """
+    command = ["squeue", "--noheader", f"--jobs={job_id}", "--format=%T|%e"]
+    return _words(command, patience).strip()
+
+
 def configuration() -> str:
     """The cluster's configuration as scontrol prints it; empty if it does not."""
     return _words(["scontrol", "show", "config"])
@@ -237,10 +246,12 @@ def _order(command: list[str]) -> str | None:
     return None if answer.returncode == 0 else answer.stderr.strip() or "it did not say why"
 
 
-def _words(command: list[str], **variables: str) -> str:
+def _words(
+    command: list[str], patience: float = PATIENCE_IN_A_JOB_SECONDS, **variables: str
+) -> str:
     """What a program prints; nothing if it is missing, slow or unhappy."""
     try:
-        answer = _ask(command, PATIENCE_IN_A_JOB_SECONDS, **variables)
+        answer = _ask(command, patience, **variables)
     except WorkError:
         return ""
     return answer.stdout if answer.returncode == 0 else ""

@@ -21,6 +21,7 @@ from jobs.stop import StopRequest
 KILL_WAIT_SECONDS = 30.0
 MARGIN_SECONDS = 8.0
 LOOK_SECONDS = 5.0
+CLOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ def ask(job_id: str) -> Limits:
 class Deadline:
     """Watches the clock for one worker."""
 
-    def __init__(self, run: RunDirectory, limits: Limits) -> None:
+    def __init__(self, run: RunDirectory, limits: Limits, job_id: str | None = None) -> None:
         self._run = run
         self._limits = limits
         self._lead = self._measure_lead()
         self._looked_at = time.monotonic()
+        self._job = job_id
+        self._grace_ends_at: float | None = None
 
     def seconds_left(self) -> float | None:
         """To the time limit; None without one."""
@@ -78,7 +81,21 @@ class Deadline:
         if stop.termed_at is None:
             return False
         kill_wait = self._limits.kill_wait
-        return time.monotonic() - stop.termed_at > kill_wait - max(2.0, kill_wait / 4)
+        reserve = max(2.0, kill_wait / 4)
+        if time.monotonic() - stop.termed_at <= kill_wait - reserve:
+            return False
+        if self._grace_ends_at is None:
+            self._grace_ends_at = self._ask_for_grace(patience=reserve / 2)
+        return time.time() > self._grace_ends_at - margin
+
+    def _ask_for_grace(self, patience: float) -> float:
+        """When the time of a preempted job is over that Slurm lets run for a while; 0 if not so."""
+        words = controller.state_and_end(self._job, patience) if self._job else ""
+        state, _, text = words.partition("|")
+        ends_at = _seconds_of(text) if state == "RUNNING" else None
+        # Whoever only sends a signal leaves the limit as it was, and a deaf worker need not last.
+        before = self._limits.ends_at
+        return ends_at if ends_at and (before is None or ends_at < before - CLOCK_SECONDS) else 0.0
 
     def _measure_lead(self) -> float:
         saved = checkpoints.newest(self._run)
@@ -101,7 +118,10 @@ def stop_lead_seconds(cluster: Cluster, save_seconds: float | None = None) -> in
 
 
 def _end_by_slurm(job_id: str) -> float | None:
-    text = controller.end_time(job_id)
+    return _seconds_of(controller.end_time(job_id))
+
+
+def _seconds_of(text: str) -> float | None:
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except ValueError:

@@ -107,7 +107,7 @@ def _attend_worker(
     stop: StopRequest,
     own_lease: lease.Lease | None,
 ) -> int:
-    clock = Deadline(run, meeting.limits)
+    clock = Deadline(run, meeting.limits, here.job_id)
     guard = Guard(run, meeting.attempt, stop, clock if here.job_id else None, own_lease)
     kills = memory.count_kills()
     process = worker.start(run, here, meeting, cluster)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from configs.schema import Cluster
-from jobs import deadline, lease
+from jobs import controller, deadline, lease
 from jobs.deadline import Deadline, Limits
 from jobs.guard import Guard
 from jobs.rundir import RunDirectory
@@ -59,6 +60,27 @@ def test_a_worker_is_killed_within_kill_wait_of_term_but_not_of_usr2(tmp_path: P
     assert not watch.has_passed(stop)
     stop.termed_at = time.monotonic() - 24
     assert watch.has_passed(stop)
+
+
+@pytest.mark.parametrize(
+    ("state", "left", "expected"),
+    [
+        ("RUNNING", 120, False),
+        ("RUNNING", 5, True),
+        ("RUNNING", 3000, True),  # somebody has sent the signal, and Slurm knows of no grace
+        ("COMPLETING", 120, True),
+    ],
+)
+def test_a_preempted_worker_has_the_grace_that_slurm_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, left: float, expected: bool
+) -> None:
+    end = datetime.fromtimestamp(time.time() + left).isoformat(timespec="seconds")
+    monkeypatch.setattr(controller, "state_and_end", lambda *_: f"{state}|{end}")
+    watch = Deadline(RunDirectory(tmp_path), Limits(time.time() + 3000, 3600), "7")
+    stop = StopRequest()
+    stop.termed_at = time.monotonic() - 24
+
+    assert watch.has_passed(stop) == expected
 
 
 @pytest.mark.parametrize(("signalled", "by_clock"), [(False, True), (True, False)])
