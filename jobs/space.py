@@ -43,6 +43,5 @@ def _try(run: RunDirectory) -> OSError | None:
         if error.errno in FULL:
             return error
         raise
-    finally:
-        probe.unlink(missing_ok=True)
+    probe.unlink(missing_ok=True)
     return None
