@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from configs.schema import Cluster as Recipe
-from jobs import again, controller, ledger, opening
+from configs.schema import Cluster as Asked
+from configs.schema import Recipe
+from jobs import again, controller, layout, ledger, opening, resume, slurm
 from jobs.errors import RequestError
 from jobs.place import Place
 from jobs.rundir import RunDirectory
@@ -28,7 +29,7 @@ def test_a_run_cancelled_before_the_requeue_is_not_requeued(
 ) -> None:
     run.cancelled("7").touch()
 
-    again.start(run, "7", 0, Recipe(), [])
+    again.start(run, "7", 0, Asked(), [])
 
     assert cluster.orders() == []
 
@@ -43,7 +44,7 @@ def test_a_run_cancelled_during_the_requeue_is_cancelled_again(
         script.seek(0)
         script.writelines([lines[0], mark, *lines[1:]])
 
-    again.start(run, "7", 0, Recipe(), [])
+    again.start(run, "7", 0, Asked(), [])
 
     assert cluster.orders() == ["scontrol requeue 7", "scancel 7"]
 
@@ -57,7 +58,7 @@ def test_a_cancelled_job_and_one_that_follows_it_open_no_attempt(
 
     with (
         pytest.raises(RequestError, match="job 7 was cancelled; to go on"),
-        opening.hold(run, here, Recipe(), StopRequest()),
+        opening.hold(run, here, Asked(), StopRequest()),
     ):
         pass
     assert len(ledger_lines(run)) == 1
@@ -66,7 +67,7 @@ def test_a_cancelled_job_and_one_that_follows_it_open_no_attempt(
 def test_unfit_nodes_are_left_out_together_with_the_recipes_own(
     run: RunDirectory, cluster: Cluster
 ) -> None:
-    own = Recipe(sbatch={"exclude": "node[8-9]"})
+    own = Asked(sbatch={"exclude": "node[8-9]"})
     assert again.exclusions(run, own) == []
     row = ledger_lines(run)[0] | {"unfit_nodes": ["node2"]}
     run.attempts.write_text(json.dumps(row) + "\n")
@@ -74,7 +75,23 @@ def test_unfit_nodes_are_left_out_together_with_the_recipes_own(
     again.start(run, "7", 0, own, ["node2"])
 
     assert cluster.orders()[-1] == "scontrol update JobId=7 ExcNodeList=node[8-9],node2"
-    assert again.exclusions(run, Recipe()) == ["node2"]
+    assert again.exclusions(run, Asked()) == ["node2"]
+
+
+def test_a_run_resumed_by_hand_leaves_out_the_nodes_known_as_unfit(
+    run: RunDirectory, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = ledger_lines(run)[0] | {"unfit_nodes": ["node2"]}
+    run.attempts.write_text(json.dumps(row) + "\n")
+    for file in (run.script, run.engine_files / slurm.TASK):
+        file.touch()
+    recipe = Recipe()
+
+    resume._submit(run, recipe, layout.on_slurm(recipe), [])
+
+    [order] = cluster.orders()
+    assert order.endswith(f"--exclude=node2 {run.script}")
+    assert "node2" in capsys.readouterr().err
 
 
 def test_a_controller_that_does_not_answer_is_asked_again(
@@ -84,7 +101,7 @@ def test_a_controller_that_does_not_answer_is_asked_again(
     monkeypatch.setattr(controller, "requeue", lambda _: next(answers))
     monkeypatch.setattr(controller, "look_at", lambda _: None)
 
-    again.start(run, "7", 0, Recipe(), [])
+    again.start(run, "7", 0, Asked(), [])
 
     assert cluster.orders() == []
     assert "job 7 is requeued" in run.launcher_log.read_text()
@@ -97,6 +114,6 @@ def test_a_controller_that_never_answers_is_not_asked_for_ever(
     for program in ("squeue", "scontrol", "sbatch"):
         cluster.answer(program, "Unable to contact slurm controller", 1)
 
-    again.start(run, "7", 0, Recipe(), [])
+    again.start(run, "7", 0, Asked(), [])
 
     assert "no job can follow it either" in run.launcher_log.read_text()
