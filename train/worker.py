@@ -21,10 +21,11 @@ from train.distributed import Ranks, process_group, wrap
 from train.errors import RequestError
 from train.health import check_nodes
 from train.journal import Journal, Silence
-from train.loop import Session, fit, results
+from train.loop import fit, results
 from train.model import build_model
 from train.optim import make_optimizer, settings_without_effect
 from train.saver import Saver
+from train.session import Session
 from train.state import Interval, TrainState, check_same_run
 from train.stop import StopFlag
 from train.vote import StopVote

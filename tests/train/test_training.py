@@ -18,8 +18,9 @@ from tests.train.conftest import start_worker
 from tests.train.runs import board, changed, events, results, rows
 from train import checkpoint
 from train.errors import RequestError
-from train.journal import attempt_number, keep_rows_until
+from train.journal import attempt_number
 from train.model import build_model
+from train.records import keep_rows_until
 from train.state import weights_sha256
 from train.worker import check_batch_size
 
