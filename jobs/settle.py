@@ -184,6 +184,8 @@ def _close(run: RunDirectory, entry: Attempt, reason: Reason, evidence: Evidence
     code = evidence.first.exit_code if evidence.first else evidence.srun_code
     if reason in STOPS and code == 0:
         code = STOPPED
+    if reason == "finished":
+        code = 0  # a signal may still meet a task that has nothing left to do
     return ledger.close_attempt(run, entry, reason, code, unfit)
 
 

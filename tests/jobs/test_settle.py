@@ -159,6 +159,17 @@ def test_a_finished_run_ends_well_and_lost_nothing(run: RunDirectory, cluster: C
     assert cluster.orders() == []
 
 
+def test_a_signal_that_meets_a_finished_run_changes_nothing(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    run.results.write_text("{}")
+
+    assert settle.settle(run, 143, ENVIRON) == 0
+    [line] = ledger_lines(run)
+    assert (line["reason"], line["exit_code"]) == ("finished", 0)
+    assert cluster.orders() == []
+
+
 def test_what_was_lost_counts_from_the_attempts_own_newest_checkpoint(run: RunDirectory) -> None:
     row = ledger_lines(run)[0] | {"start": "2026-01-01T00:01:00Z"}
     for saved_at, lost_from in (
