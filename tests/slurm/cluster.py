@@ -58,7 +58,10 @@ def await_step(run: RunDirectory, attempt: int) -> None:
 
     def has_steps() -> bool:
         wanted = f'"attempt": {attempt}'
-        return run.metrics.exists() and wanted in run.metrics.read_text()
+        # The stubs do not wait for each other at their start, as the workers of train/ do.
+        logs = [log for log in run.attempt(attempt).glob("rank-*.log") if log.stat().st_size]
+        are_up = bool(logs) and len(logs) == ledger_lines(run)[attempt - 1]["workers"]
+        return are_up and run.metrics.exists() and wanted in run.metrics.read_text()
 
     eventually(f"a step of attempt {attempt}", has_steps, PATIENCE_SECONDS)
 
