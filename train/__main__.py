@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 
 from train.errors import RequestError, UnfitNodeError
-from train.stop import STOPPED_EXIT_CODE, StopFlag
+from train.stop import STOP_SIGNALS, STOPPED_EXIT_CODE, StopFlag
 
 UNFIT_NODE_EXIT_CODE = 76
 
@@ -46,6 +47,9 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
+    for number in STOP_SIGNALS:
+        # What there was to save is saved; Python's own end would put back handlers that kill.
+        signal.signal(number, signal.SIG_IGN)
     if code in (0, STOPPED_EXIT_CODE):
         sys.exit(code)
     # Without the orderly end, in which communication libraries wait for peers that wait for us.
