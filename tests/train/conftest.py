@@ -85,7 +85,9 @@ def _in_group(_rank: int, function: Callable[..., Any], *args: Any) -> Any:
     from train.distributed import process_group
 
     with process_group(Train(device="cpu")) as ranks:
-        return function(ranks, *args)
+        outcome = function(ranks, *args)
+        ranks.barrier()  # or the first to end would close connections that others still make
+        return outcome
 
 
 def _process(
