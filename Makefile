@@ -18,7 +18,7 @@ quickstart: $(VENV)/installed
 
 # Two processes: one works through the tests on the cluster, which mostly wait, one through the rest.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 drill: $(VENV)/test-installed
 	$(BIN)/python -m tests.drills.crash_points --moments 100

@@ -20,6 +20,7 @@ cd / # so that no daemon keeps the caller's folder busy
 NODES=(node1 node2 node3)
 CPUS=8 GPUS=4 MEMORY_MB=64000 # of each node
 UP_SECONDS=60                 # how long `up` waits before it gives up
+REBOOTED=                     # 1 if neither daemons nor jobs are left of a cluster that was up
 
 . "$PARTS/packages.sh"
 . "$PARTS/configuration.sh"
@@ -95,6 +96,7 @@ up() { # ACCOUNTING INSTALL RELEASE
             return
         fi
         say "dead, so started again: ${dead[*]}"
+        if ((${#dead[@]} == $(daemons | wc -l))) && [[ -z $(other_processes) ]]; then REBOOTED=1; fi
         # Its jobs may still be queued, so that a failure must not delete the folder.
         trap 'say "is not up; to begin anew, first: $SELF down"' EXIT
     else

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests on the cluster in one process, and first, for they take longest."""
+    """Tests on the cluster first, for they take longest."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
-    for item in items:
-        if item.get_closest_marker("slurm"):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all tests on the cluster to one process: they count its jobs and stop its daemons.
+
+    Not by `--dist loadgroup`, which pytest 9.2 with xdist 3.8 ignores in silence.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ClusterInOneProcess(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "the cluster" if nodeid.startswith("tests/slurm/") else nodeid
+
+    return ClusterInOneProcess(config, log)
 
 
 @pytest.fixture(scope="session")

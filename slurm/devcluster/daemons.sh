@@ -72,7 +72,7 @@ has_account() {
 }
 
 start_daemons() { # each one when those that it needs are ready
-    local node
+    local node job
     start munged munged --foreground --key-file="$STATE/munge/key" --seed-file="$STATE/munge/seed" \
         --socket="$STATE/munge/socket" --pid-file="$STATE/run/munged.pid"
     await munged client munge -n -S "$STATE/munge/socket"
@@ -101,6 +101,11 @@ start_daemons() { # each one when those that it needs are ready
     await slurmctld client scontrol ping
     for node in "${NODES[@]}"; do start "$node" slurmd -D -N "$node"; done
     for node in "${NODES[@]}"; do await "$node" node_ready "$node"; done
+    if [[ $REBOOTED ]]; then # else Slurm thinks for minutes that the jobs of before still run
+        client squeue -h -t running -o %A | while read -r job; do
+            client scontrol requeue "$job" || client scancel "$job"
+        done
+    fi
     if [[ $ACCOUNTING == on ]]; then await slurmdbd client sacct -X; fi
 }
 

@@ -59,6 +59,7 @@ def running_cluster(state: str | None = None) -> Iterator[dict[str, str]]:
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
+        devcluster("down", check=True, state=state)  # what a killed run of the tests has left
         start_cluster(state)
     exports = shlex.split(devcluster("env", check=True, state=state).stdout, comments=True)
     settings = dict(word.split("=", 1) for word in exports if "=" in word)

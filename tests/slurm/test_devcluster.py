@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.workplace import Workplace
+from tests.jobs.workplace import Workplace, eventually
 from tests.slurm.cluster import slurm
-from tests.slurm.conftest import RELEASE, devcluster
+from tests.slurm.conftest import RELEASE, devcluster, running_cluster, start_cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -50,3 +53,42 @@ def test_the_host_sees_no_mount_of_the_cluster(cluster_environment: dict[str, st
 @pytest.mark.parametrize("arguments", [["up", "--release"], ["up", "--release", "none-such"]])
 def test_a_release_that_is_not_known_is_a_wrong_request(arguments: list[str]) -> None:
     assert devcluster(*arguments).returncode == 2
+
+
+def test_after_a_power_cut_the_jobs_are_queued_again(tmp_path: Path) -> None:
+    state = Path("/var/lib/slurm-devcluster-power-cut")
+    with running_cluster(str(state)) as environment:
+
+        def client(*command: str) -> str:
+            done = subprocess.run(
+                command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            return done.stdout.strip()
+
+        def is_saved() -> bool:  # slurmctld writes its state every few seconds
+            started = client("squeue", "-h", "-j", job, "-t", "running", "-o", "%S")
+            saved = (state / "slurmctld" / "job_state").stat().st_mtime
+            return bool(started) and saved > float(client("date", "-d", started, "+%s")) + 1
+
+        job = client("sbatch", "--parsable", "--requeue", "-N2", "--wrap", "srun sleep 1000")
+        eventually("slurmctld has written down that the job runs", is_saved, 60)
+
+        kill_all(state)
+        start_cluster(str(state))
+
+        def is_queued_again() -> bool:
+            return client("squeue", "-h", "-j", job, "-o", "%T %r") == "PENDING BeginTime"
+
+        eventually("the job is queued again", is_queued_again)
+
+
+def kill_all(state: Path) -> None:
+    """End a cluster's daemons and jobs as a power cut would."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_ours = (
+                any(str(state) in str(each.readlink()) for each in (process / "fd").iterdir())
+                or f"SLURM_CONF={state}/".encode() in (process / "environ").read_bytes()
+            )
+            if is_ours and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
