@@ -1,8 +1,12 @@
-"""A run directory: where each of its files lies, how it is built, how a person names it."""
+"""A run directory: where each of its files lies, how it is built, how a person names it.
+
+A run lies in ROOT/NAME/STAMP, an element of a sweep in ROOT/NAME/STAMP/ELEMENT.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 import sys
@@ -14,6 +18,8 @@ from pathlib import Path
 from jobs.errors import RequestError
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+STAMP = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+SWEEP = "sweep.json"
 
 
 def timestamp() -> str:
@@ -42,9 +48,19 @@ class RunDirectory:
     path: Path
 
     @property
+    def sweep(self) -> Path | None:
+        """The folder of the sweep that the run is an element of."""
+        return self.path.parent if STAMP.fullmatch(self.path.parent.name) else None
+
+    @property
+    def name(self) -> str:
+        """`run.name` of the recipe, which several runs may share."""
+        return (self.sweep or self.path).parent.name
+
+    @property
     def label(self) -> str:
-        """What people call the run: its name and stamp, the last two folders of the path."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        """What people call the run: its path below the folder of all runs."""
+        return "/".join(self.path.parts[-3 if self.sweep else -2 :])
 
     @property
     def config(self) -> Path:
@@ -165,10 +181,19 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def all_runs(root: Path) -> list[RunDirectory]:
-    """Every run below `root`, oldest first."""
-    found = [RunDirectory(config.parent) for config in root.glob("*/*/config.yaml")]
-    kept = [run for run in found if not run.path.name.startswith(".")]
-    return sorted(kept, key=lambda run: (run.path.name[:15], run.path.stat().st_mtime))
+    """Every run below `root`, oldest first, the elements of a sweep in their order."""
+    folders = [config.parent for config in root.glob("*/*/config.yaml")]
+    for sweep in root.glob(f"*/*/{SWEEP}"):
+        folders += [config.parent for config in sweep.parent.glob("*/config.yaml")]
+    found = [RunDirectory(each) for each in folders if not each.name.startswith(".")]
+    return sorted(found, key=_age)
+
+
+def _age(run: RunDirectory) -> tuple[str, float, int]:
+    # Some runs have the same second in their stamp, and some folders were named by a person.
+    own = run.sweep or run.path
+    index = run.path.name.partition("-")[0] if run.sweep else ""
+    return own.name[:15], own.stat().st_mtime, int(index) if index.isdecimal() else 0
 
 
 def find_one(text: str | None, root: Path) -> RunDirectory:
@@ -177,14 +202,26 @@ def find_one(text: str | None, root: Path) -> RunDirectory:
     Raises:
         RequestError: no run is so named, or several are.
     """
-    if text is None:
-        return find_many([], root)[-1]
-    matches = _matches(text, root)
-    same_name = {run.path.parent.name for run in matches} == {text}
-    if len(matches) > 1 and not same_name:
-        labels = ", ".join(run.label for run in matches[-5:])
-        raise RequestError(f"{text!r} is part of {len(matches)} runs: {labels}; give more of it")
-    return matches[-1]
+    found = find_together(text, root)
+    if len(found) > 1:
+        raise _too_many(text or found[0].name, found, "a sweep of")
+    return found[0]
+
+
+def find_together(text: str | None, root: Path) -> list[RunDirectory]:
+    """The one run that `text` names as in `find_one`, or all elements of the one sweep.
+
+    Raises:
+        RequestError: nothing is so named, or several runs that are no sweep are.
+    """
+    matches = find_many([text] if text else [], root)
+    newest = matches[-1]
+    together = [
+        run for run in matches if run == newest or (run.sweep and run.sweep == newest.sweep)
+    ]
+    if text and len(together) < len(matches) and {run.name for run in matches} != {text}:
+        raise _too_many(text, matches, "part of")
+    return together
 
 
 def find_many(texts: list[str], root: Path) -> list[RunDirectory]:
@@ -203,14 +240,27 @@ def find_many(texts: list[str], root: Path) -> list[RunDirectory]:
     return runs
 
 
+def _too_many(text: str, found: list[RunDirectory], what: str) -> RequestError:
+    labels = ", ".join(run.label for run in found[-5:])
+    return RequestError(f"{text!r} is {what} {len(found)} runs: {labels}; give more of it")
+
+
 def _matches(text: str, root: Path) -> list[RunDirectory]:
     path = Path(text).absolute()
     if (path / "config.yaml").is_file():
         return [RunDirectory(path.resolve())]
+    if (path / SWEEP).is_file():
+        runs = all_runs(path.resolve().parents[1])
+        return [run for run in runs if run.sweep == path.resolve()]
     wanted = text.strip("/").removeprefix("logs/")
     runs = all_runs(root)
-    named = [run for run in runs if wanted in (run.label, run.path.name, run.path.parent.name)]
-    found = named or [run for run in runs if wanted in run.label]
+    found = [run for run in runs if wanted in _names(run)]
+    found = found or [run for run in runs if wanted in run.label]
     if not found:
         raise RequestError(f"no run in {root} is called {text!r}; see: python launch.py status")
     return found
+
+
+def _names(run: RunDirectory) -> set[str]:
+    names = {run.label, run.path.name, run.name}
+    return names | {run.sweep.name, f"{run.name}/{run.sweep.name}"} if run.sweep else names

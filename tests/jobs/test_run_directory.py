@@ -126,6 +126,31 @@ def test_only_the_first_failure_of_an_attempt_counts(
     assert [path.name for path in run.attempt(1).iterdir()] == ["failure.json"]
 
 
+def test_a_sweep_is_named_as_a_whole_and_its_elements_one_by_one(tmp_path: Path) -> None:
+    def make(*parts: str) -> RunDirectory:
+        run = RunDirectory(tmp_path.joinpath(*parts))
+        run.path.mkdir(parents=True)
+        run.config.touch()
+        return run
+
+    alone = make("lr", "20260101-120000-aaaa")
+    elements = [make("lr", "20260102-120000-bbbb", f"{i}-seed={i}") for i in (0, 10, 2)]
+    (tmp_path / "lr" / "20260102-120000-bbbb" / "sweep.json").write_text("{}")
+    first, last, second = elements
+
+    together = [first, second, last]
+    assert first.label == "lr/20260102-120000-bbbb/0-seed=0"
+    assert rundir.all_runs(tmp_path) == [alone, *together]
+    for text in ("bbbb", "lr", "lr/20260102-120000-bbbb", str(first.path.parent), None):
+        assert rundir.find_together(text, tmp_path) == together
+        with pytest.raises(RequestError, match="sweep of 3 runs"):
+            rundir.find_one(text, tmp_path)
+    assert rundir.find_one("bbbb/10", tmp_path) == last
+    assert rundir.find_together("aaaa", tmp_path) == [alone]
+    with pytest.raises(RequestError, match="part of 4 runs"):
+        rundir.find_together("20260", tmp_path)
+
+
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     command = ["git", *identity, *arguments]
