@@ -86,6 +86,9 @@ class Cluster(Section):
     mem_gb: int | None = Field(
         None, ge=1, description="memory of a node in GB; null: the partition's default"
     )
+    array_parallelism: int | None = Field(
+        None, ge=1, description="runs of a sweep that run at the same time; null: no limit"
+    )
     max_crashes: int = Field(
         3, ge=1, description="crashes of the run after which it is not started again by itself"
     )

@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python launch.py --config finetune.yaml
   python launch.py --config finetune.yaml --set optimizer.lr=0.01
   python launch.py --config finetune.yaml --dry-run
+  python launch.py --config finetune.yaml --sweep optimizer.lr=0.001,0.0025 --sweep run.seed=1,2,3
   python launch.py status
   python launch.py logs -f finetune
   python launch.py cancel finetune/20260101-120000-1a2b
@@ -61,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run]\n"
+        "                 [--sweep K=V1,V2,...]...\n"
         "       launch.py {status,logs,cancel,resume,tensorboard} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
@@ -81,6 +83,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--dry-run",
         action="store_true",
         help="print the sbatch script and the resolved recipe, and make nothing",
+    )
+    parser.add_argument(
+        "--sweep",
+        metavar="K=V1,V2",
+        action="append",
+        default=[],
+        help="a run for each value, or for each combination; on Slurm as one array",
     )
     commands = parser.add_subparsers(
         dest="command", title="commands on runs", metavar="COMMAND", prog="launch.py"
@@ -144,7 +153,8 @@ def _run(arguments: list[str]) -> int:
         if options.config is None:
             parser.error("say what to run: --config finetune.yaml (or --help)")
         return _launch(options, arguments)
-    if options.config or options.set or options.name or options.engine or options.dry_run:
+    about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep")
+    if any(getattr(options, name) for name in about_a_new_run):
         parser.error(f"{options.command} is about runs that exist; it takes no recipe")
     if options.command == "status":
         from jobs import status
@@ -176,6 +186,16 @@ def _launch(options: argparse.Namespace, arguments: list[str]) -> int:
         overrides.append(f"run.name={json.dumps(options.name)}")
     if options.engine is not None:
         overrides.append(f"cluster.engine={options.engine}")
+    if options.sweep:
+        from jobs import array
+
+        return array.launch(
+            options.config,
+            overrides,
+            options.sweep,
+            ["launch.py", *arguments],
+            dry_run=options.dry_run,
+        )
     loaded = _load(options.config, overrides)
     if options.dry_run:
         return launcher.show(loaded)

@@ -30,7 +30,7 @@ def launch(loaded: LoadedRecipe, command: Sequence[str]) -> int:
     chosen = engine.choose(recipe)
     if chosen.problem:
         raise RequestError(f"{place_of('cluster.engine', loaded.origins)}: {chosen.problem}")
-    _announce(chosen)
+    announce(chosen)
     plan, problems = check(loaded, chosen)
     if plan is None or problems:
         raise RequestError(*problems)
@@ -40,7 +40,7 @@ def launch(loaded: LoadedRecipe, command: Sequence[str]) -> int:
 
     from jobs import local
 
-    with rundir.create(run, lambda draft: _fill(draft, recipe, command)):
+    with rundir.create(run, lambda draft: fill(draft, recipe, command)):
         pass
     return local.run_attached(run, recipe, plan)
 
@@ -53,7 +53,7 @@ def show(loaded: LoadedRecipe) -> int:
     """
     recipe = loaded.recipe
     chosen = engine.choose(recipe)
-    _announce(chosen)
+    announce(chosen)
     plan, problems = check(loaded, chosen)
     if plan and chosen.name == "slurm":
         from jobs import slurm
@@ -68,7 +68,9 @@ def show(loaded: LoadedRecipe) -> int:
     return 0
 
 
-def check(loaded: LoadedRecipe, chosen: Engine) -> tuple[Layout | None, list[str]]:
+def check(
+    loaded: LoadedRecipe, chosen: Engine, *, ask_slurm: bool = True
+) -> tuple[Layout | None, list[str]]:
     """The workers that a recipe means on an engine, and everything that is wrong with it."""
     recipe = loaded.recipe
     problems = preflight.check_inputs(recipe)
@@ -84,7 +86,7 @@ def check(loaded: LoadedRecipe, chosen: Engine) -> tuple[Layout | None, list[str
     if plan:
         problems += preflight.check_shares(recipe, plan)
     located = locate(problems, loaded.origins)
-    if plan and chosen.name == "slurm":
+    if plan and chosen.name == "slurm" and ask_slurm:
         located += _ask_slurm(loaded, plan, reachable=chosen.problem is None)
     return plan, located
 
@@ -125,11 +127,11 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
 
     executor = slurm.make_executor(recipe, plan, run)
 
-    def fill(draft: RunDirectory) -> None:
-        _fill(draft, recipe, command)
+    def fill_all(draft: RunDirectory) -> None:
+        fill(draft, recipe, command)
         slurm.write_files(draft, executor, final=run)
 
-    with rundir.create(run, fill):
+    with rundir.create(run, fill_all):
         job = slurm.submit(run, executor)
     run.note(f"submitted as job {job}")
     print(f"submitted job {job}: {plan.describe()}")
@@ -138,12 +140,14 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
     return 0
 
 
-def _fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:
+def fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:
+    """Put in what every run has on every engine: the recipe, the code, where they come from."""
     draft.engine_files.mkdir()
     draft.config.write_text(dump_recipe(recipe), encoding="utf-8")
     code_sha256 = snapshot.copy_code(draft.code)
     write_json(draft.provenance, provenance.collect(recipe, code_sha256, command))
 
 
-def _announce(chosen: Engine) -> None:
+def announce(chosen: Engine) -> None:
+    """Say where it goes and why."""
     print(f"engine: {chosen.name} ({chosen.why})", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -49,6 +50,7 @@ def user_name() -> str:
         return str(os.getuid())
 
 
+@functools.cache  # the runs of a sweep read the same files
 def file_sha256(path: Path) -> str | None:
     """The SHA-256 of a file, or None where there is none (yet)."""
     try:

@@ -182,7 +182,7 @@ def submit(run: RunDirectory, executor: RunExecutor) -> str:
     Raises:
         RequestError: sbatch refused; its words are the message.
     """
-    with _without_leaks(), _uninterrupted():
+    with _without_leaks(), uninterrupted():
         try:
             job: submitit.Job[None] = executor.submit(Task(str(run.path)))
         except (FailedJobError, FailedSubmissionError) as error:
@@ -201,7 +201,8 @@ def _without_leaks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and the like for the body of the with."""
     # Ended while sbatch talks to the controller, we would not know whether a job was queued, and
     # would remove the run directory of one that was.
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -6,6 +6,7 @@ the ledger, the first failure; and sacct, where a site has it, knows jobs that n
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,8 +124,10 @@ def _is_marked(run: RunDirectory) -> bool:
 
 def newest_job_id(run: RunDirectory) -> str | None:
     """The last job of a run by the pickles that its jobs were started from."""
-    ids = [file.name.partition("_")[0] for file in run.engine_files.glob("*_submitted.pkl")]
-    return max((job for job in ids if job.isdecimal()), key=int, default=None)
+    files = run.engine_files.glob("*_submitted.pkl")
+    ids = [file.name.removesuffix("_submitted.pkl") for file in files]
+    jobs = [job for job in ids if re.fullmatch(r"\d+(_\d+)?", job)]
+    return max(jobs, key=lambda job: int(job.partition("_")[0]), default=None)
 
 
 def _status(run: RunDirectory, jobs: list[Job], recorded: str | None) -> Status:
