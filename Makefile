@@ -16,9 +16,9 @@ SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.s
 quickstart: $(VENV)/installed
 	$(BIN)/python launch.py --config quickstart.yaml
 
-# Two processes: one works through the tests on the cluster, which mostly wait, one through the rest.
+# More processes than the two cores of the smallest machine: tests on a cluster mostly wait.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 drill: $(VENV)/test-installed
 	$(BIN)/python -m tests.drills.crash_points --moments 100

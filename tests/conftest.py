@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,21 +17,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on the cluster first, for they take longest."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all tests on the cluster to one process: they count its jobs and stop its daemons.
-
-    Not by `--dist loadgroup`, which pytest 9.2 with xdist 3.8 ignores in silence.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ClusterInOneProcess(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "the cluster" if nodeid.startswith("tests/slurm/") else nodeid
-
-    return ClusterInOneProcess(config, log)
 
 
 @pytest.fixture(scope="session")

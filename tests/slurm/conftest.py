@@ -1,6 +1,7 @@
 """The real cluster of slurm/devcluster.sh, and a project with a stub worker that submits to it.
 
-TEST_SLURM_RELEASE=trixie runs the tests with that Debian release's Slurm, not the host's.
+TEST_SLURM_RELEASE=trixie runs the tests with that Debian release's Slurm, not the host's. Each
+process of pytest-xdist has a cluster of its own, for the tests count its jobs and end its daemons.
 """
 
 from __future__ import annotations
@@ -22,20 +23,17 @@ from tests.jobs.workplace import Workplace, make_workplace
 
 DEVCLUSTER = PROJECT / "slurm" / "devcluster.sh"
 RELEASE = os.environ.get("TEST_SLURM_RELEASE")
+FOLDER = os.environ.get("DEVCLUSTER_STATE", "/var/lib/slurm-devcluster")
+STATE = "-".join(filter(None, [FOLDER, RELEASE, os.environ.get("PYTEST_XDIST_WORKER")]))
 
 
 def devcluster(
     *arguments: str, check: bool = False, state: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`slurm/devcluster.sh ARGUMENTS` for the cluster in the folder `state`."""
-    environment = dict(os.environ)
-    if state is None and RELEASE:
-        state = f"/var/lib/slurm-devcluster-{RELEASE}"
-    if state:
-        environment["DEVCLUSTER_STATE"] = state
     return subprocess.run(
         [str(DEVCLUSTER), *arguments],
-        env=environment,
+        env=os.environ | {"DEVCLUSTER_STATE": state or STATE},
         capture_output=True,
         text=True,
         check=check,

@@ -55,9 +55,16 @@ def shown_by_data_server(run_dir: Path) -> dict[str, list[tuple[int, np.float32]
     binary = server_ingester.get_server_binary().path
     options = [f"--logdir={run_dir}", "--reload=once", f"--port-file={port_file}"]
     with subprocess.Popen(
-        [binary, *options, "--port=0", "--samples-per-plugin=scalars=all", "--die-after-stdin"],
+        [
+            binary, *options, "--port=0", "--samples-per-plugin=scalars=all", "--die-after-stdin",
+            "--verbose",
+        ],
         stdin=subprocess.PIPE,
-    ):
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:  # fmt: skip
+        # It serves before it has read anything, in whatever order.
+        assert any("Finished load cycle" in line for line in server.stderr or ())
         while not (port_file.exists() and port_file.read_text().endswith("\n")):
             time.sleep(0.05)
         address = f"127.0.0.1:{port_file.read_text().strip()}"
