@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.drills import harm
 from tests.drills.disturbed import Drill, make_place, slurm, submitted_job
 from tests.jobs.workplace import eventually, ledger_lines, saved_steps
@@ -74,10 +76,12 @@ def test_a_preemption(drill: Begin, calm: Drill) -> None:
     run.must_equal(calm)
 
 
-def test_a_dead_node(drill: Begin, calm: Drill) -> None:
-    run = drill("a node's slurmd and processes killed")
+@pytest.mark.parametrize("which", ["second", "first"])
+def test_a_dead_node(drill: Begin, calm: Drill, which: str) -> None:
+    run = drill(f"the {which} node's slurmd and processes killed")
     run.await_step(1, AT)
-    node = run.await_attempt(1)["nodes"][1]
+    first, second = run.await_attempt(1)["nodes"]
+    node = first if which == "first" else second  # the batch script runs on the first
 
     try:
         run.disturb(lambda: harm.kill_node(node, run.job))
