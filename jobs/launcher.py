@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs.loader import LoadedRecipe, dump_recipe
 from configs.schema import Recipe
-from jobs import controller, engine, layout, preflight, provenance, rundir, snapshot
+from jobs import controller, engine, layout, preflight, provenance, repository, rundir, snapshot
 from jobs.engine import Engine
 from jobs.errors import Problem, RefusedError, RequestError, locate, place_of
 from jobs.files import write_json
@@ -59,7 +59,7 @@ def show(loaded: LoadedRecipe) -> int:
         from jobs import slurm
 
         run = rundir.reserve(Path(recipe.run.root), recipe.run.name)
-        print(f"# job.sbatch\n{slurm.make_executor(recipe, plan, run).script()}")
+        print(f"# job.sbatch\n{slurm.make_executor(recipe, plan, run).script()}", end="")
     print(f"# config.yaml\n{dump_recipe(recipe)}", end="")
     if chosen.problem:
         print(f"not checked with Slurm: {chosen.problem}", file=sys.stderr)
@@ -144,10 +144,16 @@ def fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:
     """Put in what every run has on every engine: the recipe, the code, where they come from."""
     draft.engine_files.mkdir()
     draft.config.write_text(dump_recipe(recipe), encoding="utf-8")
-    code_sha256 = snapshot.copy_code(draft.code)
+    code_sha256 = snapshot.copy_code(draft.code, Path(recipe.run.root) / snapshot.STORE)
     write_json(draft.provenance, provenance.collect(recipe, code_sha256, command))
 
 
 def announce(chosen: Engine) -> None:
     """Say where it goes and why."""
     print(f"engine: {chosen.name} ({chosen.why})", file=sys.stderr)
+    if words := repository.refusal():
+        print(
+            "warning: git does not read this project, so provenance.json names no commit, and "
+            f"code/ has every file, ignored ones too:\n{words}",
+            file=sys.stderr,
+        )

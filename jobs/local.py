@@ -75,9 +75,11 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
         print(f"stopped after {text.duration(seconds)}", file=sys.stderr)
         return 130
     if code == failure.CONFIGURATION_ERROR and len(ledger.read(run)) == before:
-        # Refused before an attempt was opened; rank 0's task has said why.
-        story = failure.tail(run.launcher_log) or [f"refused, and {run.launcher_log} is empty"]
-        raise RequestError(story[-1].rpartition("error: ")[2])
+        # Refused before an attempt was opened; rank 0's task has said why, and others that they
+        # were not told where to meet.
+        refusals = [line for line in failure.tail(run.launcher_log) if "error: " in line]
+        story = refusals or [f"refused, and {run.launcher_log} does not say why"]
+        raise RequestError(story[-1].partition("error: ")[2] or story[-1])
     if code:
         _raise_failure(run, code)
     _report(run, seconds)

@@ -15,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import ARCHIVE_NAME, Recipe
+from jobs import repository
 from jobs.rundir import timestamp
-from jobs.snapshot import PARTS, git
+from jobs.snapshot import PARTS
 
 PACKAGES = ("torch", "torchvision", "submitit", "numpy", "tensorboard", "pydantic", "PyYAML")
 
 
 def collect(recipe: Recipe, code_sha256: str, command: Sequence[str]) -> dict[str, Any]:
     """Everything needed to say later what produced a result; nothing of the environment."""
-    commit = git("rev-parse", "HEAD")
-    diff = git("diff", "HEAD", "--binary", "--", *PARTS)
     return {
         "created": timestamp(),
         "command": shlex.join(command),
-        "commit": commit.strip() if commit else None,
-        # None: no repository, or no uncommitted change of what the job runs.
-        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "commit": repository.commit(),
+        # Of what the job runs: uncommitted changes to files that git tracks, and files that it
+        # does not. None and nothing without a repository.
+        "diff_sha256": repository.diff_sha256(*PARTS),
+        "new_files": repository.new_files(*PARTS),
         "code_sha256": code_sha256,
         "archive_sha256": file_sha256(Path(recipe.data.root) / ARCHIVE_NAME),
         "weights_sha256": file_sha256(Path(recipe.model.weights)) if recipe.model.weights else None,

@@ -50,7 +50,7 @@ class RunExecutor(submitit.SlurmExecutor):
 
     def script(self) -> str:
         """The sbatch script as submitit renders it."""
-        return self._make_submission_file_text(self._submitit_command_str, uid="")
+        return self._make_submission_file_text(self._submitit_command_str, uid="") + "\n"
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         return ["sbatch", "--parsable", str(self._script)]

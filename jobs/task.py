@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import RecipeError, read_resolved
+from configs import RecipeError, origin, read_resolved
 from configs.schema import Cluster
 from jobs import (
     ending,
@@ -31,6 +31,7 @@ from jobs import (
     refusal,
     rendezvous,
     settle,
+    snapshot,
     worker,
 )
 from jobs.deadline import Deadline
@@ -62,10 +63,7 @@ class Task:
         Raises:
             SystemExit: always; submitit passes it on.
         """
-        run = RunDirectory(Path(self.run))
-        if not Path(__file__).resolve().is_relative_to(run.code.resolve()):
-            sys.exit(f"error: jobs was imported from {__file__}, not from the snapshot {run.code}")
-        sys.exit(attend(run, place.from_slurm(os.environ)))
+        sys.exit(attend(RunDirectory(Path(self.run)), place.from_slurm(os.environ)))
 
 
 def attend(run: RunDirectory, here: Place) -> int:
@@ -76,6 +74,7 @@ def attend(run: RunDirectory, here: Place) -> int:
     stop = StopRequest.install()
     try:
         with contextlib.ExitStack() as held:
+            _refuse_other_code(run, here)
             cluster = read_resolved(run.config).cluster
             if here.rank == 0:
                 opened = held.enter_context(opening.hold(run, here, cluster, stop))
@@ -97,6 +96,17 @@ def attend(run: RunDirectory, here: Place) -> int:
     except (WorkError, OSError) as error:
         say(run, here, f"rank {here.rank} on {here.node}: {error}")
         return 1
+
+
+def _refuse_other_code(run: RunDirectory, here: Place) -> None:
+    objection = origin.objection(run.code)
+    if objection:
+        raise RequestError(objection)
+    if here.rank == 0 and (changed := snapshot.changed_files(run.code)):
+        raise RequestError(
+            f"{run.code} is not the code that was submitted, {', '.join(changed[:5])} "
+            f"{'has' if len(changed) == 1 else 'have'} changed: that would be another run"
+        )
 
 
 def _attend_worker(

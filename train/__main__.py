@@ -33,6 +33,11 @@ def main() -> int:
     args = parser.parse_args()
     stop = StopFlag.install()
     # Only now: importing torch takes seconds, in which a signal must not kill the process.
+    from configs import origin
+
+    if words := origin.objection(args.run / "code"):
+        print(f"error: {words}", file=sys.stderr)
+        return 2
     from train.worker import run
 
     try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from jobs.errors import RequestError
 from jobs.failure import Failure
 from jobs.place import Place
 from jobs.rundir import RunDirectory
-from tests.jobs.workplace import Workplace
 
 PLACE = Place(0, 0, 1, 1, "12", 0, "node1", ("node1", "node2"), "12.0")
 
@@ -149,71 +145,3 @@ def test_a_sweep_is_named_as_a_whole_and_its_elements_one_by_one(tmp_path: Path)
     assert rundir.find_together("aaaa", tmp_path) == [alone]
     with pytest.raises(RequestError, match="part of 4 runs"):
         rundir.find_together("20260", tmp_path)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    command = ["git", *identity, *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def test_the_snapshot_has_uncommitted_edits_and_new_files_but_no_ignored_ones(
-    workplace: Workplace,
-) -> None:
-    project = workplace.project
-    (project / ".gitignore").write_text("*.secret\n__pycache__/\nlogs/\n")
-    (project / "train" / "gone.py").touch()
-    git(project, "init", "--quiet")
-    git(project, "add", ".")
-    git(project, "commit", "--quiet", "--message", "first")
-    (project / "train" / "gone.py").unlink()
-    (project / "train" / "new.py").write_text("NEW = 1\n")
-    (project / "train" / "my.secret").touch()
-    with (project / "configs" / "stub.yaml").open("a") as recipe:
-        recipe.write("# edited\n")
-
-    assert workplace.launch("--config", "stub.yaml").returncode == 0
-
-    [run] = workplace.runs
-    names = {str(path.relative_to(run.code)) for path in run.code.rglob("*") if path.is_file()}
-    names = {name for name in names if "__pycache__" not in name}
-    assert {"launch.py", "train/new.py", "jobs/task.py", "configs/stub.yaml"} <= names
-    assert {"train/gone.py", "train/my.secret", ".gitignore"} & names == set()
-    assert (run.code / "configs" / "stub.yaml").read_text().endswith("# edited\n")
-    assert (run.code / "train" / "new.py").stat().st_mode & 0o222 == 0
-    provenance = json.loads(run.provenance.read_text())
-    assert provenance["commit"] == git(project, "rev-parse", "HEAD")
-    assert provenance["diff_sha256"]
-
-
-def test_provenance_names_inputs_and_versions_but_not_the_environment(
-    workplace: Workplace,
-) -> None:
-    weights = workplace.project / "weights.pth"
-    weights.write_bytes(b"weights")
-
-    workplace.launch(
-        "--config", "stub.yaml", "--set", f"model.weights={weights}", MY_SETTING="hunter2"
-    )
-
-    [run] = workplace.runs
-    text = run.provenance.read_text()
-    provenance = json.loads(text)
-    assert provenance["archive_sha256"] == hashlib.sha256(b"an archive").hexdigest()
-    assert provenance["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
-    assert (provenance["commit"], provenance["diff_sha256"]) == (None, None)
-    assert provenance["versions"]["submitit"]
-    assert "launch.py --config stub.yaml" in provenance["command"]
-    assert "hunter2" not in text
-
-
-def test_the_code_hash_follows_the_content(workplace: Workplace) -> None:
-    workplace.launch("--config", "stub.yaml")
-    workplace.launch("--config", "stub.yaml")
-    (workplace.project / "train" / "new.py").touch()
-    workplace.launch("--config", "stub.yaml")
-
-    hashes = [json.loads(run.provenance.read_text())["code_sha256"] for run in workplace.runs]
-    assert len(set(hashes)) == 2
