@@ -2,6 +2,7 @@
 # make test         everything that must hold: make check, then the suite (Slurm included, where root)
 # make drill        the trainer killed 100 times, then drills on clusters of two releases; an hour
 # make check        format, lint, types, shell scripts
+# make templates    write slurm/*.sbatch anew, from the renderer of job.sbatch
 # make lock         choose new versions of the dependencies
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.sbatch \
   slurm/torchrun.sbatch .ci/run
 
-.PHONY: quickstart test drill check lock clean
+.PHONY: quickstart test drill check templates lock clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python launch.py --config quickstart.yaml
@@ -30,6 +31,9 @@ check: $(VENV)/test-installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/shellcheck --external-sources --check-sourced $(SHELL_SCRIPTS)
+
+templates: $(VENV)/installed
+	$(BIN)/python -m jobs.templates
 
 $(VENV)/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

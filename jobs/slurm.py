@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ FIXED_OPTIONS = {
     "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "time", "wrap",
 }  # fmt: skip
 
+# What the shell of a job does before srun for any tasks: those of submitit and of slurm/*.sbatch.
+# Set by a shell inside salloc, these would pin every task to that shell's cores.
+UNPIN = 'unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" "${!SRUN_@}"'
+# A site's --export=NONE would otherwise keep all variables from the tasks.
+VARIABLES = {"PYTHONFAULTHANDLER": "1", "SLURM_EXPORT_ENV": "ALL"}
 
 TASK = "task.pkl"
 
@@ -93,13 +98,7 @@ def parameters(recipe: Recipe, layout: Layout, run: RunDirectory) -> dict[str, A
         "wckey": None,
         "setup": setup_lines(cluster, run),
         "teardown": teardown_lines(run),
-        "srun_args": [
-            # srun takes it from sbatch in some releases only (22.05 to 23.02 do not).
-            f"--cpus-per-task={cluster.cpus_per_gpu}",
-            # A dead rank ends the job now, not after the collective's timeout.
-            "--kill-on-bad-exit=1",
-            "--wait=60",
-        ],
+        "srun_args": srun_options(str(cluster.cpus_per_gpu)),
         "additional_parameters": {
             "requeue": True,
             # `python -m` looks here first: the job runs the snapshot whatever PYTHONPATH says.
@@ -110,15 +109,25 @@ def parameters(recipe: Recipe, layout: Layout, run: RunDirectory) -> dict[str, A
     }
 
 
+def srun_options(cpus_per_task: str) -> list[str]:
+    """What srun is told beyond what it has from sbatch."""
+    return [
+        # It takes this from sbatch in some releases only (22.05 to 23.02 do not).
+        f"--cpus-per-task={cpus_per_task}",
+        # A dead rank ends the job now, not after the collective's timeout.
+        "--kill-on-bad-exit=1",
+        "--wait=60",
+    ]
+
+
+def export_lines(variables: Mapping[str, str]) -> list[str]:
+    """Shell lines that set variables for the tasks."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+
+
 def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
     """Shell lines that run on the first node before srun."""
     files = shlex.quote(str(run.engine_files))
-    exports = {
-        "PYTHONFAULTHANDLER": "1",
-        # A site's --export=NONE would otherwise keep these from the tasks.
-        "SLURM_EXPORT_ENV": "ALL",
-        **cluster.env,
-    }
     job = '"${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"'
     return [
         # A signal that Slurm sends to this shell too must not end it before the last lines have
@@ -136,10 +145,9 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         f'cp {files}/{TASK} "${{job_files}}_submitted.pkl"',
         # What an attempt before this one left would be taken for this one's, or block its end.
         'rm -f "${job_files}"_*_result.pkl*',
-        # Set by a shell inside salloc; srun would pin every task to that shell's cores.
-        'unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" "${!SRUN_@}"',
+        UNPIN,
         f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *export_lines(VARIABLES | cluster.env),
         *cluster.setup,
         # Left on by the lines above, `set -e` would end this script before its last lines.
         "set +eu +o pipefail",
