@@ -71,14 +71,15 @@ def test_the_script_in_the_run_directory_is_the_one_submitted_and_resubmits(
     assert [report["RANK"] for report in worker_reports(run, attempt=2)] == ["0", "1", "2", "3"]
 
 
-def test_a_dry_run_prints_the_script_that_would_be_submitted(workplace: Workplace) -> None:
+def test_a_dry_run_prints_to_the_byte_what_is_submitted_and_kept(workplace: Workplace) -> None:
     dry = workplace.launch(*SMALL, "--dry-run")
     run, job = submit(workplace)
     await_end(workplace, job)
 
-    script = dry.stdout.removeprefix("# job.sbatch\n").partition("\n# config.yaml\n")[0]
-    stamp = Path(script.partition("#SBATCH --chdir=")[2].splitlines()[0]).parent.name
-    assert script.replace(stamp, run.path.name) == run.script.read_text()
+    stamp = Path(dry.stdout.partition("#SBATCH --chdir=")[2].splitlines()[0]).parent.name
+    assert dry.stdout.replace(stamp, run.path.name) == (
+        f"# job.sbatch\n{run.script.read_text()}# config.yaml\n{run.config.read_text()}"
+    )
     assert workplace.runs == [run]
 
 
