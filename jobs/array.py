@@ -119,7 +119,7 @@ def _show(
     problems: Sequence[str],
 ) -> int:
     if chosen.name == "slurm":
-        print(f"# job.sbatch\n{render(folder, loaded[0], elements, plan)}")
+        print(f"# job.sbatch\n{render(folder, loaded[0], elements, plan)}", end="")
     print(f"# {count(len(elements), 'run')}")
     for element in elements:
         print(f"#   {element.folder}")
@@ -141,7 +141,7 @@ def _fill_for_slurm(
     from jobs import slurm, snapshot
 
     draft.engine_files.mkdir()
-    snapshot.copy_code(draft.code)
+    snapshot.copy_code(draft.code, Path(loaded[0].recipe.run.root) / snapshot.STORE)
     draft.script.write_text(render(folder, loaded[0], elements, plan), encoding="utf-8")
     for each, element in zip(loaded, elements, strict=True):
         run = RunDirectory(folder.path / element.folder)

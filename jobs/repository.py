@@ -66,6 +66,7 @@ def _list(folder: Path, *arguments: str) -> list[Path] | None:
     return [Path(os.fsdecode(name)) for name in answer.split(b"\0") if name]
 
 
+@functools.cache  # one launch is one moment, for all runs of a sweep
 def _ask(folder: Path, *arguments: str) -> bytes | None:
     """What git prints about a folder; None where that is no repository or git refuses."""
     if not _has_repository(folder):

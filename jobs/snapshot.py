@@ -67,8 +67,8 @@ def changed_files(code: Path) -> list[str]:
     except FileNotFoundError:
         return []
     pairs = [line.partition(b"  ") for line in sums.split(b"\n") if line]
-    names = {os.fsdecode(name): sha256.decode(errors="replace") for sha256, _, name in pairs}
-    return [name for name, sha256 in names.items() if _sha256(code / name) != sha256]
+    changed = [name for sha256, _, name in pairs if _sha256(code / os.fsdecode(name)) != sha256]
+    return [name.decode(errors="replace") for name in changed]
 
 
 def code_files() -> list[Path]:
@@ -126,8 +126,8 @@ def _remove_unused(store: Path) -> None:
                     stored.unlink()
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(path: Path) -> bytes | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest().encode()
     except OSError:
         return None

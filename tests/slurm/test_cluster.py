@@ -83,6 +83,21 @@ def test_a_dry_run_prints_to_the_byte_what_is_submitted_and_kept(workplace: Work
     assert workplace.runs == [run]
 
 
+def test_a_dry_run_of_a_sweep_prints_to_the_byte_what_is_submitted(workplace: Workplace) -> None:
+    sweep = (*SMALL, "--sweep", "run.seed=1,2", "--set", "cluster.sbatch.begin=now+1hour")
+    dry = workplace.launch(*sweep, "--dry-run")
+    assert workplace.launch(*sweep).returncode == 0
+
+    first, second = workplace.runs
+    stamp = Path(dry.stdout.partition("#SBATCH --chdir=")[2].splitlines()[0]).parent.name
+    assert first.sweep
+    assert dry.stdout.replace(stamp, first.sweep.name) == (
+        f"# job.sbatch\n{(first.sweep / 'job.sbatch').read_text()}"
+        f"# 2 runs\n#   {first.path.name}\n#   {second.path.name}\n"
+        f"# config.yaml of {first.path.name}\n{first.config.read_text()}"
+    )
+
+
 def test_a_submission_from_inside_salloc_is_the_same_job(workplace: Workplace) -> None:
     command = [sys.executable, "launch.py", *SMALL]
     leaks = {"RANK": "3", "CUDA_VISIBLE_DEVICES": "7", "SLURM_CPU_BIND": "quiet,mask_cpu:0x1"}
