@@ -68,7 +68,7 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     attachment.attach(run, start_key)
     before = len(ledger.read(run))
     with interrupt.watch(), _tasks(run, recipe, plan, start_key) as tasks:
-        code = _attend(run, recipe, tasks, interrupt)
+        code = _attend(run, recipe, tasks, interrupt, before)
     _settle(run, start_key)
     seconds = time.monotonic() - started
     if interrupt.count:
@@ -120,10 +120,16 @@ def _tasks(run: RunDirectory, recipe: Recipe, plan: Layout, start_key: str) -> I
         os.close(writing)
 
 
-def _attend(run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _Interrupt) -> int:
-    """Wait for all tasks, which see to their workers; returns 0 or the code of a failed one."""
+def _attend(
+    run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _Interrupt, before: int
+) -> int:
+    """Wait for all tasks, which see to their workers; returns 0 or the code of the first to fail.
+
+    `before` is the number of attempts that were over when this one began.
+    """
     asked = 0
-    failed: set[int] = set()
+    is_ending = False
+    failed: dict[int, int] = {}
     give_up_at: float | None = None
     with Display(recipe.schedule.epochs) as display:
         going_on = True
@@ -136,18 +142,22 @@ def _attend(run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _In
                 asked = interrupt.count
                 display.say("stopping: the workers save and leave; Ctrl-C again ends them at once")
                 _end(tasks, signal.SIGTERM)
+                is_ending = True
             for rank, task in enumerate(tasks):
                 if task.returncode and rank not in failed:
-                    failed.add(rank)
-                    _note_lost_task(run, rank, task)
-                    if not _has_failed(run):
+                    failed[rank] = task.returncode
+                    # A task that has just begun dies of our own signal.
+                    if not (is_ending and task.returncode == -signal.SIGTERM):
+                        _note_lost_task(run, rank, task, before)
+                    if not _has_failed(run, before):
                         # It told nobody, because it found no place to; else they know themselves.
                         _end(tasks, signal.SIGTERM)
+                        is_ending = True
             if (asked or failed) and give_up_at is None:
                 give_up_at = time.monotonic() + SAVE_SECONDS + LAST_SECONDS
             if give_up_at and time.monotonic() > give_up_at:
                 break
-    return max((task.returncode or 0 for task in tasks), key=abs, default=0)
+    return next(iter(failed.values()), 0)
 
 
 def _settle(run: RunDirectory, start_key: str) -> None:
@@ -164,9 +174,9 @@ def _end(tasks: list[Task], number: signal.Signals) -> None:
             task.send_signal(number)
 
 
-def _note_lost_task(run: RunDirectory, rank: int, task: Task) -> None:
+def _note_lost_task(run: RunDirectory, rank: int, task: Task, before: int) -> None:
     """A task that was killed could not tell the others that its worker is gone."""
-    attempts = ledger.read(run)
+    attempts = ledger.read(run)[before:]
     if task.returncode < 0 and attempts:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(task.pid, signal.SIGKILL)
@@ -174,8 +184,8 @@ def _note_lost_task(run: RunDirectory, rank: int, task: Task) -> None:
         failure.claim(run, attempts[-1].attempt, lost)
 
 
-def _has_failed(run: RunDirectory) -> bool:
-    attempts = ledger.read(run)
+def _has_failed(run: RunDirectory, before: int) -> bool:
+    attempts = ledger.read(run)[before:]
     return bool(attempts) and failure.is_claimed(run, attempts[-1].attempt)
 
 

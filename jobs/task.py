@@ -105,7 +105,8 @@ def _refuse_other_code(run: RunDirectory, here: Place) -> None:
     if here.rank == 0 and (changed := snapshot.changed_files(run.code)):
         raise RequestError(
             f"{run.code} is not the code that was submitted, {', '.join(changed[:5])} "
-            f"{'has' if len(changed) == 1 else 'have'} changed: that would be another run"
+            f"{'has' if len(changed) == 1 else 'have'} changed: that would be another run, start "
+            "one from the project"
         )
 
 

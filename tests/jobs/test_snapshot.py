@@ -373,17 +373,24 @@ def test_a_file_that_is_gone_by_the_time_it_is_copied_is_named(
         snapshot.copy_code(tmp_path / "code", tmp_path / ".code")
 
 
-def test_a_run_whose_code_was_changed_is_refused_by_name(workplace: Workplace) -> None:
-    run = run_once(workplace, "--set", "cluster.env.STUB_STEPS='1'")
-    run.results.unlink()
+@pytest.mark.parametrize("behaviour", ["", "crash:1"])
+def test_a_run_whose_code_was_changed_is_refused_by_name_however_it_ended(
+    workplace: Workplace, behaviour: str
+) -> None:
+    workplace.launch("--config", "stub.yaml", STUB_STEPS="1", STUB=behaviour)
+    [run] = workplace.runs
+    run.results.unlink(missing_ok=True)
     module = run.code / "train" / "__init__.py"
     module.unlink()
     module.write_text("EDITED = True\n")
+    before = {path: path.read_bytes() for path in files_of(run.attempt(1))}
 
     done = workplace.launch("resume", run.label)
 
-    assert done.returncode == 2
-    assert f"{run.code} is not the code that was submitted, train/__init__.py has changed" in (
-        done.stderr
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith(
+        f"error: {run.code} is not the code that was submitted, train/__init__.py has changed"
     )
+    assert done.returncode == 2
     assert len(ledger_lines(run)) == 1
+    assert before == {path: path.read_bytes() for path in files_of(run.attempt(1))}
