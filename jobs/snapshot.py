@@ -61,14 +61,18 @@ def _copy_code(target: Path, store: Path) -> str:
 
 
 def changed_files(code: Path) -> list[str]:
-    """The files of a snapshot that are not what was copied; none where it has no SHA256SUMS."""
+    """The files of a snapshot that are not what was copied; none where it has no SHA256SUMS.
+
+    Raises:
+        OSError: they cannot be read at the moment.
+    """
     try:
         sums = (code / SUMS).read_bytes()
     except FileNotFoundError:
         return []
     pairs = [line.partition(b"  ") for line in sums.split(b"\n") if line]
     changed = [name for sha256, _, name in pairs if _sha256(code / os.fsdecode(name)) != sha256]
-    return [name.decode(errors="replace") for name in changed]
+    return [name.decode(errors="replace") or SUMS for name in changed]
 
 
 def code_files() -> list[Path]:
@@ -127,7 +131,7 @@ def _remove_unused(store: Path) -> None:
 
 
 def _sha256(path: Path) -> bytes | None:
-    try:
+    # Not for any error: a file system that does not answer at the moment says nothing of the file.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return hashlib.sha256(path.read_bytes()).hexdigest().encode()
-    except OSError:
-        return None
+    return None

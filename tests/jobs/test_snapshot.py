@@ -373,6 +373,24 @@ def test_a_file_that_is_gone_by_the_time_it_is_copied_is_named(
         snapshot.copy_code(tmp_path / "code", tmp_path / ".code")
 
 
+def test_what_has_changed_is_named_whatever_became_of_it(tmp_path: Path) -> None:
+    copied(tmp_path / "code", tmp_path / ".code")
+    assert snapshot.changed_files(tmp_path / "code") == []
+
+    (tmp_path / "code" / "launch.py").unlink()
+    shutil.rmtree(tmp_path / "code" / "train")
+    (tmp_path / "code" / "train").touch()
+    (tmp_path / "code" / "core.123").touch()  # what a job leaves in its folder
+
+    own = [path.as_posix() for path in snapshot.code_files() if path.parts[0] == "train"]
+    assert snapshot.changed_files(tmp_path / "code") == ["launch.py", *own]
+
+    for damage in (b"\0" * 100, b"a  b\0c\n", b"\xff"):
+        (tmp_path / "code" / "SHA256SUMS").chmod(0o644)
+        (tmp_path / "code" / "SHA256SUMS").write_bytes(damage)
+        assert len(snapshot.changed_files(tmp_path / "code")) == 1
+
+
 @pytest.mark.parametrize("behaviour", ["", "crash:1"])
 def test_a_run_whose_code_was_changed_is_refused_by_name_however_it_ended(
     workplace: Workplace, behaviour: str
