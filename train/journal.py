@@ -18,7 +18,7 @@ from train.dataset import Dataset
 from train.errors import RequestError
 from train.evaluate import Scores
 from train.files import whole_file
-from train.pictures import confusion_picture, mistakes_picture
+from train.pictures import confusion_picture, mistakes_picture, mistakes_table
 from train.records import Board, Lines, keep_rows_until, read_rows
 
 
@@ -109,7 +109,10 @@ class Journal(Silence):
         self.board.sync()
 
     def finish(self, results: dict[str, Any], scores: Scores, dataset: Dataset) -> None:
-        """The pictures and hparams in TensorBoard, then results.json, whole or not at all.
+        """The pictures and hparams in TensorBoard, mistakes.json, then results.json.
+
+        Each file appears whole or not at all, and results.json comes last: whoever finds it finds
+        the others.
 
         Raises:
             RequestError: they cannot be written.
@@ -130,14 +133,24 @@ class Journal(Silence):
                 board.file_writer.add_summary(summary)
             board.flush()
 
-            text = json.dumps(results | {"attempts": self.attempt}, indent=2) + "\n"
-            with whole_file(self.run_dir / "results.json") as file:
-                file.write(text.encode())
+            mistakes = mistakes_table(scores, dataset.test.images, classes)
+            self.write_json("mistakes.json", {"mistakes": mistakes})
+            self.write_json("results.json", results | {"attempts": self.attempt})
         except OSError as error:
             raise RequestError(
                 f"training has ended, but the results cannot be written to {self.run_dir}: "
                 f"{error.strerror or error}. Make room and resume the run"
             ) from None
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a file of the run directory.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(content, indent=2) + "\n"
+        with whole_file(self.run_dir / name) as file:
+            file.write(text.encode())
 
     def close(self) -> None:
         """Bring everything to the disk."""

@@ -1,11 +1,14 @@
-"""Pictures for TensorBoard: the confusion matrix and the most confident mistakes."""
+"""Pictures of a run's end: the confusion matrix and the most confident mistakes."""
 
 from __future__ import annotations
+
+import base64
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.io import encode_png
 
 from train.evaluate import Scores
 
@@ -47,12 +50,11 @@ def mistakes_picture(scores: Scores, images: Tensor, classes: list[str]) -> np.n
     Returns:
         uint8 (height, width, 3).
     """
-    wrong = (scores.predictions != scores.labels).nonzero().flatten()
-    surest = wrong[scores.confidences[wrong].argsort(descending=True, stable=True)][: GRID**2]
+    surest = surest_mistakes(scores)
     figure = Figure(figsize=(8, 8.8), layout="constrained")
-    if not len(surest):
+    if not surest:
         figure.suptitle("no mistakes")
-    for place, index in enumerate(surest.tolist()):
+    for place, index in enumerate(surest):
         axes = figure.add_subplot(GRID, GRID, place + 1)
         axes.imshow(images[index].cpu().numpy())
         axes.set_axis_off()
@@ -60,6 +62,44 @@ def mistakes_picture(scores: Scores, images: Tensor, classes: list[str]) -> np.n
         confidence = 100 * float(scores.confidences[index])
         axes.set_title(f"{label}\nas {prediction}, {confidence:.0f} %", fontsize=8)
     return rendered(figure)
+
+
+def mistakes_table(scores: Scores, images: Tensor, classes: list[str]) -> list[dict[str, object]]:
+    """The same mistakes with their pictures, for mistakes.json.
+
+    Args:
+        scores: of an evaluation on `images`.
+        images: uint8 (N, H, W, 3).
+        classes: their names.
+
+    Returns:
+        surest first: `index` in the test set, the names of the `true` and the `predicted` class,
+        the `confidence` from 0 to 1, and the image as a PNG in base64.
+    """
+    return [
+        {
+            "index": index,
+            "true": classes[int(scores.labels[index])],
+            "predicted": classes[int(scores.predictions[index])],
+            "confidence": float(scores.confidences[index]),
+            "png": png(images[index]),
+        }
+        for index in surest_mistakes(scores)
+    ]
+
+
+def surest_mistakes(scores: Scores) -> list[int]:
+    """The places of the wrongly classified images, at most a grid full, surest first."""
+    wrong = (scores.predictions != scores.labels).nonzero().flatten()
+    order = scores.confidences[wrong].argsort(descending=True, stable=True)
+    places: list[int] = wrong[order][: GRID**2].tolist()
+    return places
+
+
+def png(image: Tensor) -> str:
+    """An image, uint8 (H, W, 3), as a PNG in base64."""
+    encoded = encode_png(image.permute(2, 0, 1).cpu().contiguous())
+    return base64.b64encode(encoded.numpy().tobytes()).decode("ascii")
 
 
 def rendered(figure: Figure) -> np.ndarray:
