@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   python launch.py logs -f finetune
   python launch.py cancel finetune/20260101-120000-1a2b
   python launch.py resume finetune --set cluster.time_limit=08:00:00
+  python launch.py report --output report.html
   python launch.py tensorboard
 
 exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted
@@ -63,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {status,logs,cancel,resume,tensorboard} [--help] ...",
+        "       launch.py {status,logs,cancel,resume,report,tensorboard} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -123,6 +124,20 @@ def make_parser() -> argparse.ArgumentParser:
         help="change a key of cluster, logging or checkpoint from now on",
     )
 
+    report = _add(
+        commands,
+        "report",
+        "what came of runs, side by side",
+        "report finetune --output report.html",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="*", help="runs to report; all if left out")
+    report.add_argument(
+        "--format",
+        choices=("table", "csv", "json", "html"),
+        help="by the name of FILE, or a table, if left out",
+    )
+    report.add_argument("--output", metavar="FILE", help="write it there, not to the terminal")
+
     board = _add(commands, "tensorboard", "serve the curves of runs", "tensorboard --port 6006")
     board.add_argument("runs", metavar="RUN", nargs="*", help="runs to serve; all if left out")
     board.add_argument("--port", metavar="P", type=int, help="a free one if left out")
@@ -156,26 +171,37 @@ def _run(arguments: list[str]) -> int:
     about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep")
     if any(getattr(options, name) for name in about_a_new_run):
         parser.error(f"{options.command} is about runs that exist; it takes no recipe")
-    if options.command == "status":
-        from jobs import status
+    return _do(options)
 
-        return status.show(options.runs, _root())
-    if options.command == "logs":
-        from jobs import logs
 
-        return logs.show(options.run, _root(), options.rank, options.attempt, options.follow)
-    if options.command == "cancel":
-        from jobs import cancellation
+def _do(options: argparse.Namespace) -> int:
+    """The command on runs that was named."""
+    match options.command:
+        case "status":
+            from jobs import status
 
-        return cancellation.cancel(options.run, _root())
-    if options.command == "resume":
-        from jobs import resume
+            code = status.show(options.runs, _root())
+        case "logs":
+            from jobs import logs
 
-        return resume.resume(options.run, _root(), options.changes)
+            code = logs.show(options.run, _root(), options.rank, options.attempt, options.follow)
+        case "cancel":
+            from jobs import cancellation
 
-    from jobs import board
+            code = cancellation.cancel(options.run, _root())
+        case "resume":
+            from jobs import resume
 
-    return board.serve(options.runs, _root(), options.port)
+            code = resume.resume(options.run, _root(), options.changes)
+        case "report":
+            from jobs import report
+
+            code = report.show(options.runs, _root(), options.format, options.output)
+        case _:
+            from jobs import board
+
+            code = board.serve(options.runs, _root(), options.port)
+    return code
 
 
 def _launch(options: argparse.Namespace, arguments: list[str]) -> int:
