@@ -98,6 +98,11 @@ class RunDirectory:
         return self.path / "results.json"
 
     @property
+    def mistakes(self) -> Path:
+        """The test images that the finished model was wrong about and surest of."""
+        return self.path / "mistakes.json"
+
+    @property
     def checkpoints(self) -> Path:
         """The worker's checkpoints, each with its manifest."""
         return self.path / "checkpoints"

@@ -53,21 +53,21 @@ def run_columns(records: Sequence[Record], keys: Sequence[str]) -> list[Column]:
         return Column(title, [cell(each) for each in records], str.rjust)
 
     return [
-        Column("RUN", short_labels(records)),
-        Column("STATE", [state(each) for each in records]),
+        Column("run", short_labels(records)),
+        Column("state", [state(each) for each in records]),
         *(column(key, functools.partial(comparison.cell, key=key)) for key in keys),
-        column("GPUS", gpus),
-        column("TOP-1", lambda each: percent(each.last(TOP1))),
-        column("BEST-1", lambda each: percent(each.best(TOP1))),
-        column("TOP-5", lambda each: percent(each.last(TOP5))),
-        column("BEST-5", lambda each: percent(each.best(TOP5))),
-        column("IMAGES/S", lambda each: rate(each.images_per_second)),
-        column("WALL", lambda each: duration(each.times.wall)),
-        column("QUEUE", lambda each: duration(each.times.queue)),
-        column("GPU TIME", lambda each: duration(each.times.gpu)),
-        column("ATTEMPTS", lambda each: str(len(each.attempts))),
-        column("GPU LOST", lambda each: duration(each.times.lost)),
-        column("COMMIT", commit),
+        column("GPUs", gpus),
+        column("top-1", lambda each: percent(each.last(TOP1))),
+        column("best-1", lambda each: percent(each.best(TOP1))),
+        column("top-5", lambda each: percent(each.last(TOP5))),
+        column("best-5", lambda each: percent(each.best(TOP5))),
+        column("images/s", lambda each: rate(each.images_per_second)),
+        column("wall", lambda each: duration(each.times.wall)),
+        column("queue", lambda each: duration(each.times.queue)),
+        column("GPU time", lambda each: duration(each.times.gpu)),
+        column("lost", lambda each: duration(each.times.lost)),
+        column("attempts", lambda each: str(len(each.attempts))),
+        column("commit", commit),
     ]
 
 
@@ -75,19 +75,19 @@ def group_columns(groups: Sequence[Group], keys: Sequence[str]) -> list[Column]:
     """The table over seeds: mean and standard deviation of each group's finished runs."""
     firsts = [each.records[0] for each in groups]
     return [
-        Column("OVER SEEDS", [f"group {each.number}" for each in groups]),
+        Column("over seeds", [f"group {each.number}" for each in groups]),
         *(Column(key, [comparison.cell(each, key) for each in firsts], str.rjust) for key in keys),
-        Column("N", [str(len(each.finished)) for each in groups], str.rjust),
-        Column("SEEDS", [seeds(each) for each in groups]),
+        Column("n", [str(len(each.finished)) for each in groups], str.rjust),
+        Column("seeds", [seeds(each) for each in groups]),
         *(
             Column(title, [spread(each.score(key)) for each in groups], str.rjust)
             for title, key in zip(
-                ("TOP-1", "BEST-1", "TOP-5", "BEST-5"),
+                ("top-1", "best-1", "top-5", "best-5"),
                 (TOP1, f"best_{TOP1}", TOP5, f"best_{TOP5}"),
                 strict=True,
             )
         ),
-        Column("CODE", [each.code for each in groups]),
+        Column("code", [each.code for each in groups]),
     ]
 
 
@@ -115,17 +115,24 @@ def short_labels(records: Sequence[Record]) -> list[str]:
 
 def state(record: Record) -> str:
     """The state, with how far an unfinished run came."""
-    step, steps = record.newest("step"), record.newest("steps")
-    if record.is_finished or step is None or not steps:
+    step, total = record.newest("step"), record.newest("steps")
+    if record.is_finished or step is None or not total:
         return record.state
-    return f"{record.state} {100 * step / steps:.0f} %"
+    return f"{record.state} {100 * step / total:.0f} %"
+
+
+def steps(record: Record) -> str:
+    """How far it came; empty if nothing was logged."""
+    step, total = record.newest("step"), record.newest("steps")
+    return f"step {step:.0f} of {total:.0f}" if step is not None and total else ""
 
 
 def gpus(record: Record) -> str:
-    """How many GPUs, or CPU workers."""
-    on_cpu = record.device == "cpu" or record.recipe.get("train.device") == "cpu"
-    if record.workers is None:
+    """How many GPUs, or CPU workers; `-` while only the machine itself knows which."""
+    asked = record.recipe.get("cluster.gpus_per_node")
+    if record.workers is None or (record.device is None and asked == "all"):
         return "-"
+    on_cpu = "cpu" in (record.device, record.recipe.get("train.device")) or asked == 0
     return f"{record.workers} CPU" if on_cpu else str(record.workers)
 
 
@@ -177,14 +184,13 @@ def _print_one(record: Record, console: Console) -> None:
 def facts(record: Record) -> list[tuple[str, str]]:
     """What there is to say about one run, each with its name."""
     epoch = record.best("epoch")
-    step, steps = record.newest("step"), record.newest("steps")
     found = [
         ("run", record.run.label),
         ("state", f"{state(record)}: {record.note}" if record.note else state(record)),
         ("notes", str(record.recipe.get("run.notes") or "")),
         ("top-1", _score(record, TOP1) + (f" after epoch {epoch:.0f}" if epoch else "")),
         ("top-5", _score(record, TOP5)),
-        ("steps", f"{step:.0f} of {steps:.0f}" if step is not None and steps else "-"),
+        ("steps", steps(record) or "-"),
         ("workers", on_what(record)),
         ("images/s", rate(record.images_per_second)),
         ("wall time", duration(record.times.wall)),
@@ -205,7 +211,11 @@ def on_what(record: Record) -> str:
     """The workers and their device."""
     if record.workers is None:
         return "-"
-    return f"{record.workers} on {record.device}" if record.device else str(record.workers)
+    if record.device == "cpu":
+        return text.count(record.workers, "CPU worker")
+    if record.device:
+        return f"{record.workers} x {record.device}"
+    return gpus(record)
 
 
 def settings(record: Record) -> dict[str, object]:

@@ -34,7 +34,12 @@ class Column:
 
     def line(self, number: int) -> str:
         """The title, at 0, or a cell, filled up to the width."""
-        return self.justify(self.title if number == 0 else self.cells[number - 1], self.width)
+        return self.justify(self.heading if number == 0 else self.cells[number - 1], self.width)
+
+    @property
+    def heading(self) -> str:
+        """The title in capitals, but for a recipe's key, which stays as it is typed."""
+        return self.title if "." in self.title else self.title.upper()
 
 
 def print_table(columns: Sequence[Column], console: Console, width: int | None) -> None:

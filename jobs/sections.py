@@ -1,0 +1,307 @@
+"""The parts of a report's page that are about one run."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from jobs import chart, files, summary
+from jobs.chart import Event, Line, Point
+from jobs.markup import Child, exact, scrolling, table, tag
+from jobs.record import TOP1, TOP5, Record, number_of, shown, text_of
+
+# A bigger matrix cannot be read by anybody.
+MOST_CLASSES = 30
+KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):")
+BASE64 = re.compile(r"[A-Za-z0-9+/]+=*")
+
+
+def sections(record: Record) -> list[Element]:
+    """Everything about one run below its headline, but for the curves."""
+    return [
+        *_scores(record),
+        *_mistakes(record),
+        tag("h2", "Attempts"),
+        _attempts(record),
+        tag("h2", "Recipe"),
+        _recipe(record),
+        tag("h2", "Provenance"),
+        _provenance(record),
+    ]
+
+
+def state_of(record: Record) -> Element:
+    """The state as a small label."""
+    return tag("span", summary.state(record), class_=f"state {record.state}")
+
+
+def figures(record: Record) -> Element:
+    """The numbers that people look for first."""
+    epoch = record.best("epoch")
+    after = f" after epoch {epoch:.0f}" if epoch is not None else ""
+    steps = summary.steps(record)
+    times = record.times
+    return tag(
+        "dl",
+        _score(record, TOP1, "Top-1", after),
+        _score(record, TOP5, "Top-5", " with it"),
+        _figure(
+            "Images/s",
+            exact(record.images_per_second, summary.rate(record.images_per_second)),
+            f"on {summary.on_what(record)}",
+        ),
+        _figure("Wall time", exact(times.wall, summary.duration(times.wall)), steps),
+        _figure(
+            "GPU time",
+            exact(times.gpu, summary.duration(times.gpu)),
+            f"{summary.duration(times.lost)} of it lost",
+        ),
+        _figure("Queue time", exact(times.queue, summary.duration(times.queue)), ""),
+        class_="figures",
+    )
+
+
+def curves(record: Record) -> Element:
+    """Loss, accuracy, learning rate and throughput over the steps."""
+    events = [
+        Event(entry.first_step, f"attempt {entry.attempt} begins")
+        for entry in record.attempts[1:]
+        if entry.first_step is not None
+    ]
+    training, scored = record.training, record.evaluations
+    charts = [
+        chart.draw(
+            "Loss",
+            [
+                Line("training", points(training, "loss"), 0),
+                Line("test", points(scored, "loss"), 1, marked=True),
+            ],
+            from_zero=True,
+            events=events,
+        ),
+        chart.draw(
+            "Test accuracy",
+            [
+                Line("top-1", points(scored, TOP1), 0, marked=True),
+                Line("top-5", points(scored, TOP5), 2, marked=True),
+            ],
+            unit=" %",
+            events=events,
+        ),
+        chart.draw(
+            "Learning rate",
+            [Line("lr", points(training, "lr"), 3)],
+            from_zero=True,
+            events=events,
+        ),
+        chart.draw(
+            "Throughput",
+            [Line("images/s", points(training, "images_per_second"), 5)],
+            from_zero=True,
+            events=events,
+        ),
+    ]
+    return tag("div", *charts, class_="charts")
+
+
+def points(rows: list[dict[str, Any]], key: str) -> list[Point]:
+    """The values of `key` by step, damaged lines left out."""
+    found = []
+    for row in rows:
+        step, value = number_of(row.get("step")), number_of(row.get(key))
+        if step is not None and value is not None:
+            found.append((step, value))
+    return found
+
+
+def confusion_of(record: Record) -> tuple[list[str], list[list[int]]] | None:
+    """The classes and the square matrix of counts, rows true classes; None if there is none."""
+    counts, classes = record.results.get("confusion_matrix"), record.results.get("classes")
+    if not isinstance(counts, list) or not isinstance(classes, list) or not classes:
+        return None
+    cells = [cell for row in counts if isinstance(row, list) for cell in row]
+    square = len(cells) == len(classes) ** 2 and len(counts) == len(classes)
+    if not square or not all(isinstance(cell, int) for cell in cells):
+        return None
+    return [str(name) for name in classes], counts
+
+
+def _score(record: Record, key: str, title: str, after: str) -> Element:
+    last, best = record.last(key), record.best(key)
+    value = exact(last, "-" if last is None else f"{last:.2f} %")
+    more = tag("span", "best ", exact(best, f"{best:.2f} %"), after) if best is not None else ""
+    return _figure(title, value, more)
+
+
+def _figure(title: str, value: Child, more: Child) -> Element:
+    return tag(
+        "div",
+        tag("dt", title),
+        tag("dd", value, class_="value"),
+        tag("dd", more, class_="more") if more else None,
+    )
+
+
+def _scores(record: Record) -> list[Element]:
+    heading = tag("h2", "Classes")
+    confusion = confusion_of(record)
+    if confusion is None:
+        return [heading, tag("p", "Known when the run has finished.", class_="quiet")]
+    classes, counts = confusion
+    parts: list[Child] = []
+    if len(classes) <= MOST_CLASSES:
+        parts.append(scrolling(_matrix(classes, counts), "Confusion matrix"))
+    parts.append(scrolling(_per_class(classes, counts), "Accuracy by class"))
+    return [heading, tag("div", *parts, class_="side")]
+
+
+def _matrix(classes: list[str], counts: list[list[int]]) -> Element:
+    most_wrong = max(
+        (cell for i, row in enumerate(counts) for j, cell in enumerate(row) if i != j), default=0
+    )
+    rows: list[list[Child]] = []
+    for index, (name, row) in enumerate(zip(classes, counts, strict=True)):
+        total = max(sum(row), 1)
+        cells = [
+            (count, count / total if column == index else count / max(most_wrong, 1))
+            for column, count in enumerate(row)
+        ]
+        rows.append([name, *(str(count) for count, _ in cells)])
+    drawn = table(
+        [tag("span", "true \\ predicted"), *(tag("span", name) for name in classes)],
+        rows,
+        caption="Confusion matrix: test images by true class (rows) and predicted class (columns)",
+    )
+    drawn.set("class", "confusion")
+    head = drawn.find("thead/tr")
+    assert head is not None
+    if max(map(len, classes)) > 3:
+        head.set("class", "slanted")
+    for index, line in enumerate(drawn.iterfind("tbody/tr")):
+        total = max(sum(counts[index]), 1)
+        for column, cell in enumerate(line.iterfind("td")):
+            count = counts[index][column]
+            share = count / total if column == index else 0.75 * count / max(most_wrong, 1)
+            _color(cell, count, share, right=column == index)
+    return drawn
+
+
+def _color(cell: Element, count: int, share: float, *, right: bool) -> None:
+    kind = "hit" if right else "miss"
+    strength = " none" if count == 0 else " strong" if share > 0.6 else ""
+    cell.set("class", kind + strength)
+    cell.set("style", f"--share:{100 * share:.0f}%")
+
+
+def _per_class(classes: list[str], counts: list[list[int]]) -> Element:
+    rows: list[list[Child]] = []
+    for index, (name, row) in enumerate(zip(classes, counts, strict=True)):
+        total = sum(row)
+        percent = 100 * row[index] / total if total else None
+        wrong = [(count, other) for other, count in enumerate(row) if other != index and count]
+        count, other = max(wrong, key=lambda pair: pair[0], default=(0, 0))
+        bar = tag("span", style=f"width:{percent or 0:.2f}%")
+        rows.append(
+            [
+                name,
+                tag("span", bar, class_="bar", aria_hidden="true"),
+                exact(percent, "-" if percent is None else f"{percent:.2f} %"),
+                f"{row[index]} of {total}",
+                f"{classes[other]} ({count})" if count else "-",
+            ]
+        )
+    head = ["class", "", "accuracy", "right", "most often taken for"]
+    return table(head, rows, caption="Accuracy by class")
+
+
+def _mistakes(record: Record) -> list[Element]:
+    content = files.read_json(record.run.mistakes)
+    found = content.get("mistakes") if content else None
+    if not isinstance(found, list):
+        return []
+    heading = tag("h2", "Worst mistakes")
+    items = [_mistake(each) for each in found if isinstance(each, dict)]
+    if not items:
+        return [heading, tag("p", "None: every test image was recognised.")]
+    words = "The wrongly classified test images that the network was surest of, surest first."
+    return [heading, tag("p", words, class_="quiet"), tag("ul", *items, class_="mistakes")]
+
+
+def _mistake(each: dict[str, Any]) -> Element:
+    true, predicted = str(each.get("true", "?")), str(each.get("predicted", "?"))
+    confidence = number_of(each.get("confidence"))
+    sure = "" if confidence is None else f", {100 * confidence:.1f}\u00a0%"
+    png = text_of(each.get("png")) or ""
+    alt = f"test image {each.get('index', '?')}: {true}, taken for {predicted}"
+    image = tag("img", src=f"data:image/png;base64,{png}", alt=alt, width=96, height=96)
+    words = tag("figcaption", tag("b", true), " taken for ", tag("b", predicted), sure)
+    return tag("li", tag("figure", image if BASE64.fullmatch(png) else None, words))
+
+
+def _attempts(record: Record) -> Element:
+    if not record.attempts:
+        return tag("p", record.note or "It has not started yet.", class_="quiet")
+    rows: list[list[Child]] = [
+        [
+            str(entry.attempt),
+            entry.job_id or "-",
+            ", ".join(map(str, entry.nodes)),
+            str(part.workers),
+            entry.start.replace("T", " ").rstrip("Z"),
+            summary.duration(part.waited),
+            summary.duration(part.lasted),
+            f"{_known(entry.first_step)} to {_known(entry.last_step)}",
+            _known(entry.saved_step),
+            entry.reason or record.state,
+            exact(entry.gpu_seconds_lost, summary.duration(entry.gpu_seconds_lost)),
+        ]
+        for entry, part in zip(record.attempts, record.spans, strict=True)
+    ]
+    head = ["attempt", "job", "nodes", "workers", "started (UTC)", "queued", "ran", "steps"]
+    head += ["saved step", "ended by", "GPU time lost"]
+    caption = "Each start of the run's job, and why it ended"
+    return scrolling(table(head, rows, caption=caption), "Attempts")
+
+
+def _known(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _recipe(record: Record) -> Element:
+    try:
+        text = record.run.config.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return tag("p", "config.yaml cannot be read.", class_="quiet")
+    changed = summary.settings(record)
+    lines: list[Child] = []
+    section = ""
+    for line in text.splitlines():
+        match = KEY.match(line)
+        if match:
+            section = section if match["indent"] else match["key"]
+        is_changed = match and f"{section}.{match['key']}" in changed
+        lines += [tag("b", line) if is_changed else line, "\n"]
+    words = tag("p", "In bold: what is not at its default.", class_="quiet")
+    return tag("div", words, tag("pre", *lines))
+
+
+def _provenance(record: Record) -> Element:
+    if not record.provenance:
+        return tag("p", "provenance.json is missing or damaged.", class_="quiet")
+    known = dict(record.provenance)
+    versions = known.pop("versions", None)
+    values = {key.replace("_", " "): _words(value) for key, value in known.items()}
+    if isinstance(versions, dict):
+        values["versions"] = ", ".join(
+            f"{name} {_words(value)}" for name, value in versions.items()
+        )
+    values["final weights sha256"] = _words(record.results.get("weights_sha256"))
+    rows: list[list[Child]] = [[key, tag("code", value)] for key, value in values.items()]
+    drawn = table(["what", "value"], rows, caption="Where the result comes from")
+    drawn.set("class", "words")
+    return drawn
+
+
+def _words(value: object) -> str:
+    return "-" if value is None else shown(value)

@@ -1,0 +1,85 @@
+"""A real browser without a window, for pages that are tested as a person would open them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+PACKAGES = ("chromium", "chromium-driver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # which root needs
+    "--disable-gpu",
+    "--disable-dev-shm-usage",  # a container's is small
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Nothing beyond this machine has an address for it, whatever a page or the browser wants.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--window-size=1280,900",
+)
+
+
+def find_browser() -> tuple[str, str]:
+    """Chromium and its driver; they are installed if this may be done here, else skipped."""
+    if not _is_installed() and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES]
+        for command in (["apt-get", "update", "-q"], install):
+            subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+    if not _is_installed():
+        reason = "a browser needs chromium and chromedriver (Debian's packages of these names)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    assert chromium
+    assert driver
+    return chromium, driver
+
+
+def _is_installed() -> bool:
+    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Chrome]:
+    """A browser with a new profile in the empty `folder`, which logs its requests."""
+    chromium, driver = find_browser()
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={folder}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    # With its path given, selenium looks for no driver in the network.
+    browser = Chrome(options=options, service=Service(driver))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+def go_offline(browser: Chrome) -> None:
+    """Take the network away from the pages."""
+    browser.set_network_conditions(offline=True, latency=0, throughput=0)
+
+
+def requests(browser: Chrome) -> list[str]:
+    """The addresses that the browser asked for since the last call, granted or not."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
