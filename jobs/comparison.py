@@ -51,7 +51,7 @@ class Group:
     @property
     def code(self) -> Literal["same", "differs", "unknown"]:
         """Whether the runs had the same code."""
-        hashes = {text_of(record.provenance.get("code_sha256")) for record in self.records}
+        hashes = {text_of(record.provenance.get("code_sha256")) for record in self.finished}
         if len(hashes) > 1:
             return "differs"
         return "unknown" if None in hashes else "same"
@@ -92,20 +92,16 @@ def group(records: Sequence[Record]) -> list[Group]:
     """
     found: dict[str, list[Record]] = {}
     for record in records:
-        shape = {
-            key: value
-            for key, value in record.recipe.items()
-            if key.partition(".")[0] not in NOT_SHAPING
-        }
+        shape = {key: record.recipe[key] for key in shaping(list(record.recipe))}
         # Each worker's share of a batch is what batch normalisation sees.
         name = _frozen([shape, record.workers]) if shape else str(record.run.path)
         found.setdefault(name, []).append(record)
     return [Group(number, together) for number, together in enumerate(found.values(), start=1)]
 
 
-def describe(record: Record, keys: Sequence[str]) -> str:
-    """What tells a run from the others: its values of `keys`."""
-    return ", ".join(f"{key}={cell(record, key)}" for key in keys) or "the same recipe"
+def shaping(keys: Sequence[str]) -> list[str]:
+    """Those of the recipe's `keys` that tell groups apart."""
+    return [key for key in keys if key.partition(".")[0] not in NOT_SHAPING]
 
 
 def cell(record: Record, key: str) -> str:

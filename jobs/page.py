@@ -12,6 +12,7 @@ from jobs.chart import Line
 from jobs.comparison import Group
 from jobs.markup import Child, exact, scrolling, table, tag
 from jobs.record import TOP1, TOP5, Record, text_of
+from jobs.table import Column
 
 # Whatever a name or a log might smuggle in, the browser fetches nothing and runs no script.
 POLICY = (
@@ -82,7 +83,21 @@ def _about_many(records: Sequence[Record]) -> list[Element]:
     ]
     if any(len(each.records) > 1 for each in groups):
         parts += [tag("h2", "Over seeds"), _seed_table(groups, keys)]
-    parts += [tag("h2", "Runs"), _run_table(records, keys)]
+    costs = summary.cost_columns(records)
+    parts += [
+        tag("h2", "Runs"),
+        _run_table(
+            records,
+            summary.score_columns(records, keys),
+            "Scores in percent after the last evaluation and after the best one",
+        ),
+        tag("h2", "Time"),
+        _run_table(
+            records,
+            [summary.label_column(records), *costs],
+            "Of all attempts together; lost is GPU time after the last checkpoint of an attempt",
+        ),
+    ]
     parts += [tag("p", remark, class_="quiet") for remark in summary.remarks(records, groups)]
     parts += [tag("h2", "Curves"), _overlaid(groups, keys), tag("h2", "Each run")]
     parts += [_details(each, number) for number, each in enumerate(records[:MOST_DETAILED])]
@@ -97,8 +112,7 @@ def _names(records: Sequence[Record]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} names"
 
 
-def _run_table(records: Sequence[Record], keys: Sequence[str]) -> Element:
-    columns = summary.run_columns(records, keys)
+def _run_table(records: Sequence[Record], columns: list[Column], caption: str) -> Element:
     rows: list[list[Child]] = [
         list(cells) for cells in zip(*(c.cells for c in columns), strict=True)
     ]
@@ -109,14 +123,15 @@ def _run_table(records: Sequence[Record], keys: Sequence[str]) -> Element:
                 row[place] = exact(exactly[column.title], str(row[place]))
         if number < MOST_DETAILED:
             row[0] = tag("a", row[0], href=f"#run-{number}")
-        row[1] = sections.state_of(record)
+        if columns[1].title == "state":
+            row[1] = sections.state_of(record)
     drawn = table(
         [column.title for column in columns],
         rows,
-        caption="Scores in percent after the last evaluation and after the best one",
+        caption=caption,
     )
     drawn.set("class", "comparison")
-    return scrolling(drawn, "Runs")
+    return scrolling(drawn, caption)
 
 
 def _exact_values(record: Record) -> dict[str, float | None]:
@@ -134,7 +149,7 @@ def _exact_values(record: Record) -> dict[str, float | None]:
 
 
 def _seed_table(groups: Sequence[Group], keys: Sequence[str]) -> Element:
-    columns = summary.group_columns(groups, [key for key in keys if key != "run.seed"])
+    columns = summary.group_columns(groups, keys)
     cells = zip(*(column.cells for column in columns), strict=True)
     drawn = table(
         [column.title for column in columns],
@@ -146,12 +161,10 @@ def _seed_table(groups: Sequence[Group], keys: Sequence[str]) -> Element:
 
 
 def _overlaid(groups: Sequence[Group], keys: Sequence[str]) -> Element:
-    telling = [key for key in keys if key != "run.seed"]
-
     def lines(rows: str, key: str, *, marked: bool = False) -> list[Line]:
         return [
             Line(
-                _legend(together, telling),
+                _legend(together, groups, keys),
                 sections.points(getattr(each, rows), key),
                 together.number - 1,
                 marked,
@@ -170,19 +183,23 @@ def _overlaid(groups: Sequence[Group], keys: Sequence[str]) -> Element:
     )
 
 
-def _legend(together: Group, keys: Sequence[str]) -> str:
-    words = comparison.describe(together.records[0], keys)
-    return words + (f" ({len(together.records)} runs)" if len(together.records) > 1 else "")
+def _legend(together: Group, groups: Sequence[Group], keys: Sequence[str]) -> str:
+    first = together.records[0]
+    words = [f"{key}={comparison.cell(first, key)}" for key in comparison.shaping(keys)]
+    if len({each.records[0].workers for each in groups}) > 1:
+        words.append(f"{summary.gpus(first)} GPUs")
+    told = ", ".join(words) or "the same recipe"
+    return told + (f" ({len(together.records)} runs)" if len(together.records) > 1 else "")
 
 
 def _details(record: Record, number: int) -> Element:
     return tag(
         "details",
-        tag("summary", f"{record.run.label} "),
-        _subtitle(record),
+        tag("summary", f"{record.run.label} ", sections.state_of(record)),
+        # A link to something inside opens the details, one to the details themselves does not.
+        tag("div", _subtitle(record), id=f"run-{number}"),
         sections.figures(record),
         tag("h2", "Curves"),
         sections.curves(record),
         *sections.sections(record),
-        id=f"run-{number}",
     )

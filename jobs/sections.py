@@ -64,6 +64,7 @@ def figures(record: Record) -> Element:
 
 def curves(record: Record) -> Element:
     """Loss, accuracy, learning rate and throughput over the steps."""
+    # The first of them need not be told.
     events = [
         Event(entry.first_step, f"attempt {entry.attempt} begins")
         for entry in record.attempts[1:]
@@ -102,7 +103,8 @@ def curves(record: Record) -> Element:
             events=events,
         ),
     ]
-    return tag("div", *charts, class_="charts")
+    words = tag("p", "Dotted lines: where a further attempt began.", class_="quiet")
+    return tag("div", words if events else None, tag("div", *charts, class_="charts"))
 
 
 def points(rows: list[dict[str, Any]], key: str) -> list[Point]:
@@ -261,7 +263,9 @@ def _attempts(record: Record) -> Element:
     head = ["attempt", "job", "nodes", "workers", "started (UTC)", "queued", "ran", "steps"]
     head += ["saved step", "ended by", "GPU time lost"]
     caption = "Each start of the run's job, and why it ended"
-    return scrolling(table(head, rows, caption=caption), "Attempts")
+    drawn = table(head, rows, caption=caption)
+    drawn.set("class", "attempts")
+    return scrolling(drawn, "Attempts")
 
 
 def _known(value: object) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -20,14 +22,16 @@ COMMIT_LETTERS = 8
 
 def show(records: Sequence[Record]) -> None:
     """Print the report, as wide as the terminal; in full where stdout is none."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    # With NO_COLOR rich itself would still write in bold.
+    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(color_system=colors, highlight=False)
     _print(records, console, console.width if console.is_terminal else None)
 
 
 def plain(records: Sequence[Record]) -> str:
     """The report as text without colours, each table in full."""
     written = io.StringIO()
-    _print(records, Console(file=written, highlight=False, markup=False, emoji=False), None)
+    _print(records, Console(file=written, highlight=False), None)
     return written.getvalue()
 
 
@@ -36,47 +40,59 @@ def _print(records: Sequence[Record], console: Console, width: int | None) -> No
         _print_one(records[0], console)
         return
     keys = comparison.differences(records)
-    print_table(run_columns(records, keys), console, width)
+    print_table([*score_columns(records, keys), *cost_columns(records)], console, width)
     groups = comparison.group(records)
     if any(len(each.records) > 1 for each in groups):
         console.print()
-        keys = [key for key in keys if key != "run.seed"]
         print_table(group_columns(groups, keys), console, width)
     for remark in remarks(records, groups):
         console.print(Text(remark), soft_wrap=True)
 
 
-def run_columns(records: Sequence[Record], keys: Sequence[str]) -> list[Column]:
-    """The table over runs, with the recipes' `keys` that differ."""
+def label_column(records: Sequence[Record]) -> Column:
+    """What each line is about."""
+    return Column("run", short_labels(records))
 
-    def column(title: str, cell: Callable[[Record], str]) -> Column:
-        return Column(title, [cell(each) for each in records], str.rjust)
 
+def score_columns(records: Sequence[Record], keys: Sequence[str]) -> list[Column]:
+    """How each run did, with the recipes' `keys` that differ."""
     return [
-        Column("run", short_labels(records)),
+        label_column(records),
         Column("state", [state(each) for each in records]),
-        *(column(key, functools.partial(comparison.cell, key=key)) for key in keys),
-        column("GPUs", gpus),
-        column("top-1", lambda each: percent(each.last(TOP1))),
-        column("best-1", lambda each: percent(each.best(TOP1))),
-        column("top-5", lambda each: percent(each.last(TOP5))),
-        column("best-5", lambda each: percent(each.best(TOP5))),
-        column("images/s", lambda each: rate(each.images_per_second)),
-        column("wall", lambda each: duration(each.times.wall)),
-        column("queue", lambda each: duration(each.times.queue)),
-        column("GPU time", lambda each: duration(each.times.gpu)),
-        column("lost", lambda each: duration(each.times.lost)),
-        column("attempts", lambda each: str(len(each.attempts))),
-        column("commit", commit),
+        *(_column(key, records, functools.partial(comparison.cell, key=key)) for key in keys),
+        _column("GPUs", records, gpus),
+        _column("top-1", records, lambda each: percent(each.last(TOP1))),
+        _column("best-1", records, lambda each: percent(each.best(TOP1))),
+        _column("top-5", records, lambda each: percent(each.last(TOP5))),
+        _column("best-5", records, lambda each: percent(each.best(TOP5))),
+        _column("images/s", records, lambda each: rate(each.images_per_second)),
     ]
+
+
+def cost_columns(records: Sequence[Record]) -> list[Column]:
+    """What each run took, and which code it was."""
+    return [
+        _column("wall", records, lambda each: duration(each.times.wall)),
+        _column("queue", records, lambda each: duration(each.times.queue)),
+        _column("GPU time", records, lambda each: duration(each.times.gpu)),
+        _column("lost", records, lambda each: duration(each.times.lost)),
+        _column("attempts", records, lambda each: str(len(each.attempts))),
+        _column("commit", records, commit),
+    ]
+
+
+def _column(title: str, records: Sequence[Record], cell: Callable[[Record], str]) -> Column:
+    return Column(title, [cell(each) for each in records], str.rjust)
 
 
 def group_columns(groups: Sequence[Group], keys: Sequence[str]) -> list[Column]:
     """The table over seeds: mean and standard deviation of each group's finished runs."""
     firsts = [each.records[0] for each in groups]
+    keys = comparison.shaping(keys)
     return [
         Column("over seeds", [f"group {each.number}" for each in groups]),
         *(Column(key, [comparison.cell(each, key) for each in firsts], str.rjust) for key in keys),
+        Column("GPUs", [gpus(each) for each in firsts], str.rjust),
         Column("n", [str(len(each.finished)) for each in groups], str.rjust),
         Column("seeds", [seeds(each) for each in groups]),
         *(

@@ -1,0 +1,315 @@
+"""What a report says of runs that lie there as plain files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import comparison, record, report, summary
+from jobs.errors import RequestError
+from jobs.metrics import Progress
+from jobs.record import TOP1, TOP5, Record
+from jobs.rundir import RunDirectory, seconds_of
+from jobs.status import Status
+from tests.jobs.past_runs import STEPS, attempt, write_run
+from tests.jobs.workplace import Workplace
+
+NOW = seconds_of("2026-01-01T10:00:00Z")
+
+
+def gathered(*runs: RunDirectory, state: str = "finished") -> list[Record]:
+    told = [Status(run, state, 1, Progress(), "") for run in runs]  # type: ignore[arg-type]
+    return [record.gather(each, NOW) for each in told]
+
+
+def test_only_what_differs_between_the_recipes_is_told(tmp_path: Path) -> None:
+    """In the schema's order, and never the run's own name and folder."""
+    runs = [
+        write_run(tmp_path, "a", {"optimizer.lr": 0.1, "run.seed": 1}),
+        write_run(tmp_path, "b", {"run.name": "other", "run.root": "/x", "run.notes": "text"}),
+    ]
+
+    assert comparison.differences(gathered(*runs)) == ["run.seed", "optimizer.lr"]
+    assert comparison.differences(gathered(runs[0])) == []
+
+
+def test_a_key_that_an_older_recipe_does_not_have_is_at_its_default(tmp_path: Path) -> None:
+    old, new = write_run(tmp_path, "a"), write_run(tmp_path, "b")
+    lines = old.config.read_text().splitlines()
+    old.config.write_text("\n".join(line for line in lines if "label_smoothing" not in line))
+
+    assert comparison.differences(gathered(old, new)) == []
+
+
+def test_runs_that_differ_in_the_seed_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, stamp, {"run.seed": seed}, scores=scores)
+        for stamp, seed, scores in (
+            ("a", 1, (96.0, 95.0)),
+            ("b", 2, (90.0, 97.0)),
+            ("c", 3, (90.0, 96.5)),
+        )
+    ]
+    alone = write_run(tmp_path, "d", {"optimizer.lr": 0.5}, scores=(50.0,))
+    seeds, other = comparison.group(gathered(*runs, alone))
+
+    assert seeds.seeds == [1, 2, 3]
+    # The squares of -7/6, 5/6 and 1/3 add up to 13/6.
+    assert vars(seeds.score(TOP1)) == {"n": 3, "mean": 577 / 6, "sd": math.sqrt(13 / 12)}
+    assert seeds.score(f"best_{TOP1}").mean == 96.5
+    assert seeds.score(TOP5).mean == pytest.approx(50 + 577 / 12, rel=1e-15)
+    assert vars(other.score(TOP1)) == {"n": 1, "mean": 50.0, "sd": None}
+    assert summary.spread(other.score(TOP1)) == "50.00 ± -"
+
+
+@pytest.mark.parametrize(
+    ("changes", "together"),
+    [
+        ({"run.seed": 9}, True),
+        ({"run.notes": "a word"}, True),
+        ({"cluster.partition": "other"}, True),
+        ({"logging.every_steps": 7}, True),
+        ({"train.batch_size": 64}, False),
+        ({"model.weights": "/other.pth"}, False),
+        ({"evaluate.every_epochs": 2}, False),
+    ],
+)
+def test_only_what_shapes_the_result_parts_a_group(
+    tmp_path: Path, changes: dict[str, Any], together: bool
+) -> None:
+    runs = gathered(write_run(tmp_path, "a"), write_run(tmp_path, "b", changes))
+
+    assert len(comparison.group(runs)) == (1 if together else 2)
+
+
+def test_another_number_of_workers_is_another_group(tmp_path: Path) -> None:
+    """Batch normalisation sees each worker's share."""
+    runs = [write_run(tmp_path, "a"), write_run(tmp_path, "b")]
+    runs[1].results.write_text(json.dumps({"world_size": 4}))
+
+    assert len(comparison.group(gathered(*runs))) == 2
+
+
+def test_different_code_in_a_group_is_said(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "a", code="1"), write_run(tmp_path, "b", code="2")]
+    records = gathered(*runs)
+    [together] = comparison.group(records)
+
+    assert together.code == "differs"
+    assert "group 1: its runs had different code" in summary.plain(records)
+    runs[1].provenance.unlink()
+    assert comparison.group(gathered(*runs))[0].code == "differs"
+    runs[0].provenance.unlink()
+    assert comparison.group(gathered(*runs))[0].code == "unknown"
+
+
+def test_unfinished_runs_are_shown_and_do_not_count_in_the_mean(tmp_path: Path) -> None:
+    whole = write_run(tmp_path, "a", {"run.seed": 1}, scores=(90.0,))
+    half = write_run(tmp_path, "b", {"run.seed": 2}, scores=(40.0, 30.0), is_finished=False)
+    lines = half.metrics.read_text().splitlines(keepends=True)
+    half.metrics.write_text("".join(line for line in lines if json.loads(line)["step"] <= 300))
+    records = [*gathered(whole), *gathered(half, state="running")]
+    [together] = comparison.group(records)
+    values = records[1].values()
+
+    assert (together.seeds, together.score(TOP1).n) == ([1], 1)
+    assert (values[TOP1], values[f"best_{TOP1}"], values["best_epoch"]) == (40.0, 40.0, 1)
+    assert (values["step"], values["steps"], values["workers"]) == (300, STEPS, 8)
+    assert "running 75 %" in summary.plain(records)
+
+
+def test_a_run_that_never_started_is_shown_with_what_it_asks_for(tmp_path: Path) -> None:
+    asked = {"cluster.nodes": 2, "cluster.gpus_per_node": 4}
+    run = write_run(tmp_path, "a", asked, attempts=[], scores=(1.0,), is_finished=False)
+    run.metrics.unlink()
+    [waiting] = gathered(run, state="queued")
+
+    assert (waiting.workers, waiting.last(TOP1), waiting.best("epoch")) == (8, None, None)
+    assert summary.plain([waiting]).splitlines()[1].split() == ["state", "queued"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"best": 5, "world_size": "x"}', "\0"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "results.json", "mistakes.json", "provenance.json", "attempts.jsonl",
+     "metrics.jsonl", "launcher.log"],
+)  # fmt: skip
+def test_a_damaged_file_hides_neither_the_rest_nor_the_other_runs(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    good = write_run(tmp_path, "a")
+    damaged = write_run(tmp_path, "b", {"run.seed": 1})
+    (damaged.path / name).write_text(text)
+    records = gathered(good, damaged)
+
+    for form in report.FORMATS:
+        assert "finetune/a" in report.render(records, form, NOW) or form == "table"
+        assert report.render(records[1:], form, NOW)
+    assert report.as_json(records)["runs"][0] == report.as_json(gathered(good))["runs"][0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"mode": "val", "step": "x", "accuracy_top-1": "high", "epoch": None},
+        {"mode": "train", "step": 5, "loss": 1e999, "lr": True},
+        {"mode": 3},
+    ],
+)
+def test_a_strange_line_in_the_metrics_is_left_out(tmp_path: Path, line: dict[str, Any]) -> None:
+    run = write_run(tmp_path, "a")
+    run.metrics.write_text(json.dumps(line) + "\n" + run.metrics.read_text())
+    records = gathered(run)
+
+    assert records[0].values()["step"] == STEPS
+    for form in report.FORMATS:
+        assert "nan" not in report.render(records, form, NOW).lower().replace("provenance", "")
+
+
+def test_csv_and_json_carry_everything_unrounded(tmp_path: Path) -> None:
+    scores = (91.123456789, 90.987654321)
+    runs = [write_run(tmp_path, "a", {"run.seed": 4}, scores=scores), write_run(tmp_path, "b")]
+    records = gathered(*runs)
+    [row, _] = csv.DictReader(io.StringIO(report.render(records, "csv", NOW)))
+    whole = json.loads(report.render(records, "json", NOW))
+
+    assert float(row[TOP1]) == whole["runs"][0][TOP1] == 90.987654321
+    assert float(row[f"best_{TOP1}"]) == 91.123456789
+    assert float(row["images_per_second"]) == 8123.456789
+    assert (row["run.seed"], row["cluster.setup"], row["model.weights"]) == ("4", "[]", "")
+    assert row["uncommitted_changes"] == "false"
+    assert (row["group_accuracy_top-1_n"], row["group"], row["group_code"]) == ("2", "1", "same")
+    assert whole["groups"][0]["runs"] == [run.label for run in runs]
+    assert whole["runs"][0]["results"] == json.loads(runs[0].results.read_text())
+    assert whole["runs"][0]["ledger"][0]["reason"] == "finished"
+    assert whole["differences"] == ["run.seed"]
+
+
+def test_the_keys_of_csv_and_json_do_not_depend_on_the_runs(tmp_path: Path) -> None:
+    whole = write_run(tmp_path, "a", {"optimizer.lr": 0.5})
+    broken = write_run(tmp_path, "b", attempts=[], is_finished=False)
+    for path in (broken.provenance, broken.metrics, broken.attempts):
+        path.unlink()
+
+    def keys(run: RunDirectory) -> list[str]:
+        return report.render(gathered(run), "csv", NOW).splitlines()[0].split(",")
+
+    assert keys(whole) == keys(broken)
+    assert list(gathered(whole)[0].values()) == list(gathered(broken)[0].values())
+
+
+@pytest.fixture
+def site(workplace: Workplace) -> Workplace:
+    """Two finished runs of different seeds and one that failed, where the launcher finds them."""
+    write_run(workplace.logs, "20260101-000000-aaaa", {"run.seed": 1})
+    write_run(workplace.logs, "20260102-000000-bbbb", {"run.seed": 2}, scores=(80.0, 91.0))
+    write_run(
+        workplace.logs,
+        "20260103-000000-cccc",
+        {"optimizer.lr": 0.1},
+        attempts=[attempt(reason="crash", gpu_seconds_lost=60.0)],
+        is_finished=False,
+    )
+    return workplace
+
+
+def test_the_table_is_plain_and_whole_where_nobody_looks(site: Workplace) -> None:
+    done = site.launch("report")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == [
+        "RUN", "STATE", "run.seed", "optimizer.lr", "GPUS", "TOP-1", "BEST-1", "TOP-5", "BEST-5",
+        "IMAGES/S", "WALL", "QUEUE", "GPU", "TIME", "LOST", "ATTEMPTS", "COMMIT",
+    ]  # fmt: skip
+    assert lines[1].startswith("20260101-000000-aaaa  finished")
+    assert lines[3].startswith("20260103-000000-cccc  failed")
+    assert "90.50 ± 0.71" in lines[6]
+    assert "\x1b" not in done.stdout
+
+
+def at_terminal(site: Workplace, columns: int, *arguments: str, **variables: str) -> str:
+    """What a terminal of so many columns is sent."""
+    reading, writing = pty.openpty()
+    environment = {**site.environment, "TERM": "xterm-256color", "COLUMNS": str(columns)}
+    subprocess.run(
+        [sys.executable, "launch.py", "report", *arguments],
+        cwd=site.project,
+        env=environment | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        check=True,
+        timeout=60,
+    )
+    os.close(writing)
+    shown = b""
+    # The other end is closed, which Linux tells by an error.
+    while True:
+        try:
+            part = os.read(reading, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(reading)
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_the_terminal(site: Workplace, columns: int) -> None:
+    shown = at_terminal(site, columns, NO_COLOR="1")
+
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "\x1b" not in shown
+    assert "COMMIT" in shown
+    assert "\x1b[32m" in at_terminal(site, columns)
+
+
+def test_one_run_is_told_from_top_to_bottom(site: Workplace) -> None:
+    shown = site.launch("report", "cccc").stdout
+
+    told = dict(line.split("  ", 1) for line in shown.splitlines())
+    told = {key: value.strip() for key, value in told.items()}
+    assert told["run"] == "finetune/20260103-000000-cccc"
+    assert told["state"].startswith("failed")
+    assert told["GPU time lost"] == "1 min 00 s"
+    assert told["attempt 1"] == "crash after 1 h 00 min, on node1, node2"
+    assert told["optimizer.lr"] == "0.1"
+
+
+def test_the_format_follows_from_the_name_of_the_file(site: Workplace) -> None:
+    for name, start in (("r.csv", "run,path"), ("r.json", "{"), ("r.html", "<!DOCTYPE html>")):
+        done = site.launch("report", "--output", name)
+
+        assert (done.returncode, done.stdout) == (0, "")
+        assert (site.project / name).read_text().startswith(start)
+    site.launch("report", "--format", "csv", "--output", "r.txt")
+    assert (site.project / "r.txt").read_text() == (site.project / "r.csv").read_text()
+    assert (site.project / "r.txt").read_text() == site.launch("report", "--format", "csv").stdout
+
+
+def test_a_file_that_cannot_be_written_is_a_wrong_request(site: Workplace) -> None:
+    done = site.launch("report", "--output", "nowhere/r.html")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --output nowhere/r.html: No such file or directory\n"
+
+
+def test_a_page_is_not_poured_onto_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+    with pytest.raises(RequestError, match="add --output"):
+        report.show([], tmp_path, "html", None)
