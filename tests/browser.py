@@ -76,10 +76,14 @@ def go_offline(browser: Chrome) -> None:
 
 
 def requests(browser: Chrome) -> list[str]:
-    """The addresses that the browser asked for since the last call, granted or not."""
+    """The addresses that the browser asked for since the last call, granted or not.
+
+    It also logs what a data: address holds, for which it asks nobody.
+    """
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
+    asked = [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
     ]
+    return [address for address in asked if not address.startswith("data:")]

@@ -25,3 +25,10 @@ def test_quickstart_learns_the_digits_and_says_what_comes_next(tmp_path: Path) -
     assert f"top-1 {results['accuracy_top-1']:.2f} %" in done.stdout
     assert str(run) in done.stdout
     assert "launch.py tensorboard" in done.stdout
+
+    page = tmp_path / "report.html"
+    report = [sys.executable, "launch.py", "report", str(run), "--output", str(page)]
+    subprocess.run(report, cwd=PROJECT, check=True)
+    mistakes = json.loads((run / "mistakes.json").read_text())["mistakes"]
+    assert f'value="{results["accuracy_top-1"]!r}"' in page.read_text()
+    assert [each["png"] for each in mistakes if each["png"] not in page.read_text()] == []

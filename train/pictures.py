@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from torch import Tensor
-from torchvision.io import encode_png
 
 from train.evaluate import Scores
 
@@ -98,8 +99,10 @@ def surest_mistakes(scores: Scores) -> list[int]:
 
 def png(image: Tensor) -> str:
     """An image, uint8 (H, W, 3), as a PNG in base64."""
-    encoded = encode_png(image.permute(2, 0, 1).cpu().contiguous())
-    return base64.b64encode(encoded.numpy().tobytes()).decode("ascii")
+    encoded = io.BytesIO()
+    # Without its own version matplotlib writes the same bytes for the same pixels.
+    imsave(encoded, image.cpu().numpy(), format="png", metadata={"Software": None})
+    return base64.b64encode(encoded.getvalue()).decode("ascii")
 
 
 def rendered(figure: Figure) -> np.ndarray:

@@ -1,0 +1,82 @@
+"""The mistakes that a run leaves for its report: the right ones, in order, as they look."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from configs.schema import Recipe
+from tests.train.runs import changed, results
+from train.dataset import load_dataset
+from train.evaluate import Scores
+from train.pictures import GRID, mistakes_table, surest_mistakes
+
+
+def scores(predictions: list[int], confidences: list[float]) -> Scores:
+    """Scores of images that are all of class 0."""
+    return Scores(
+        loss=0.0,
+        top5=torch.ones(len(predictions), dtype=torch.bool),
+        predictions=torch.tensor(predictions),
+        confidences=torch.tensor(confidences, dtype=torch.float64),
+        labels=torch.zeros(len(predictions), dtype=torch.int64),
+        num_classes=3,
+        num_batches=1,
+    )
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """The colours of a picture, uint8 (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def test_the_surest_mistakes_come_first_and_equal_ones_by_their_place() -> None:
+    assert surest_mistakes(scores([1, 0, 2, 1, 1], [0.5, 0.99, 0.7, 0.5, 0.9])) == [4, 2, 0, 3]
+    assert surest_mistakes(scores([0, 0], [0.5, 0.9])) == []
+    assert surest_mistakes(scores([1] * 99, [0.5] * 99)) == list(range(GRID**2))
+
+
+def test_a_mistake_is_told_with_its_picture_to_the_last_pixel() -> None:
+    images = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
+    [told] = mistakes_table(scores([0, 2], [0.9, 0.8]), images, ["cat", "dog", "<b>"])
+
+    png = base64.b64decode(str(told.pop("png")))
+    assert told == {"index": 1, "true": "cat", "predicted": "<b>", "confidence": 0.8}
+    assert np.array_equal(pixels(png), images[1].numpy())
+
+
+def test_a_finished_run_leaves_its_mistakes_and_leaves_the_same_ones_again(
+    recipe: Recipe,
+    make_run: Callable[..., Path],
+    train: Callable[..., list[tuple[int, str, str]]],
+) -> None:
+    """Also where the job was requeued after its last checkpoint, and on two ranks."""
+    run_dir = make_run(changed(recipe, "train", max_steps=1))
+    path = run_dir / "mistakes.json"
+    assert train(run_dir)[0][0] == 0
+    before = path.read_text()
+    path.unlink()
+    (run_dir / "results.json").unlink()
+    assert [code for code, _, _ in train(run_dir, 2)] == [0, 0]
+
+    def told(text: str) -> list[dict[str, Any]]:
+        return json.loads(text)["mistakes"]
+
+    assert told(path.read_text()) == told(before)
+    confusion = np.array(results(run_dir)["confusion_matrix"])
+    wrong = int(confusion.sum() - confusion.trace())
+    assert len(told(before)) == min(wrong, GRID**2) > 0
+    dataset = load_dataset(recipe.data, torch.device("cpu"))
+    for each in told(before):
+        png = base64.b64decode(each["png"])
+        assert np.array_equal(pixels(png), dataset.test.images[each["index"]].numpy())
+        assert each["true"] == dataset.classes[int(dataset.test.labels[each["index"]])]
+        assert each["predicted"] != each["true"]
