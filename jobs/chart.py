@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
@@ -55,18 +56,19 @@ def draw(
         return tag("figure", tag("figcaption", title), nothing, class_="chart")
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
-    x_ticks = ticks(0, max(xs), wanted=6)
+    last = max(*xs, 1)
+    x_ticks = ticks(0, last, wanted=6)
     y_ticks = ticks(0 if from_zero else min(ys), max(ys))
 
     def place(point: Point) -> Point:
         return (
-            _between(point[0], 0, max(*xs, 1), LEFT, WIDTH - RIGHT),
+            _between(point[0], 0, last, LEFT, WIDTH - RIGHT),
             _between(point[1], y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP),
         )
 
     picture = tag(
         "svg",
-        *_axes(x_ticks, y_ticks, max(xs), place),
+        *_axes(x_ticks, y_ticks, last, place),
         *(_event(event, place((event.step, y_ticks[0]))[0]) for event in events),
         *(part for line in drawn for part in _curve(line, place, unit)),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
@@ -88,13 +90,13 @@ def describe(title: str, lines: Sequence[Line], unit: str) -> str:
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`, about so many."""
-    if high <= low:
+    if high - low < sys.float_info.min * wanted:
         high = low + (abs(low) or 1.0)
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [index * step for index in range(first, last + 1)]
 
 
 def thin(points: list[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -117,7 +119,9 @@ def number(value: float) -> str:
 
 
 def _between(value: float, low: float, high: float, start: float, end: float) -> float:
-    return start + (value - low) / (high - low) * (end - start)
+    # Values that differ in their last bits alone are equal to the eye.
+    share = (value - low) / (high - low) if high > low else 0.5
+    return start + share * (end - start)
 
 
 def _axes(x_ticks: list[float], y_ticks: list[float], last: float, place: Place) -> list[Element]:

@@ -59,7 +59,6 @@ def _about_one(record: Record) -> list[Element]:
 
 
 def _subtitle(record: Record) -> Element:
-    parts: list[Child] = [sections.state_of(record), " "]
     created = text_of(record.provenance.get("created"))
     said = [
         f"started {created[:10]}" if created else "",
@@ -67,7 +66,8 @@ def _subtitle(record: Record) -> Element:
         record.note,
         text_of(record.recipe.get("run.notes")) or "",
     ]
-    return tag("p", *parts, " · ".join(filter(None, said)), class_="quiet")
+    state = sections.state_of(record)
+    return tag("p", state, " ", " · ".join(filter(None, said)), class_="quiet")
 
 
 def _about_many(records: Sequence[Record]) -> list[Element]:
@@ -125,11 +125,7 @@ def _run_table(records: Sequence[Record], columns: list[Column], caption: str) -
             row[0] = tag("a", row[0], href=f"#run-{number}")
         if columns[1].title == "state":
             row[1] = sections.state_of(record)
-    drawn = table(
-        [column.title for column in columns],
-        rows,
-        caption=caption,
-    )
+    drawn = table([column.title for column in columns], rows, caption=caption)
     drawn.set("class", "comparison")
     return scrolling(drawn, caption)
 
@@ -153,7 +149,7 @@ def _seed_table(groups: Sequence[Group], keys: Sequence[str]) -> Element:
     cells = zip(*(column.cells for column in columns), strict=True)
     drawn = table(
         [column.title for column in columns],
-        [list(row) for row in cells],
+        cells,
         caption="Mean ± standard deviation (n - 1) of finished runs that differ in the seed only",
     )
     drawn.set("class", "comparison")
@@ -161,10 +157,12 @@ def _seed_table(groups: Sequence[Group], keys: Sequence[str]) -> Element:
 
 
 def _overlaid(groups: Sequence[Group], keys: Sequence[str]) -> Element:
+    labels = {together.number: _legend(together, groups, keys) for together in groups}
+
     def lines(rows: str, key: str, *, marked: bool = False) -> list[Line]:
         return [
             Line(
-                _legend(together, groups, keys),
+                labels[together.number],
                 sections.points(getattr(each, rows), key),
                 together.number - 1,
                 marked,

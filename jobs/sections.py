@@ -13,6 +13,10 @@ from jobs.record import TOP1, TOP5, Record, number_of, shown, text_of
 
 # A bigger matrix cannot be read by anybody.
 MOST_CLASSES = 30
+# Class names beyond so many letters stand upright over their columns.
+LONGEST_LEVEL = 3
+# A run that diverged may have logged any number.
+LARGEST = 1e100
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):")
 BASE64 = re.compile(r"[A-Za-z0-9+/]+=*")
 
@@ -112,7 +116,7 @@ def points(rows: list[dict[str, Any]], key: str) -> list[Point]:
     found = []
     for row in rows:
         step, value = number_of(row.get("step")), number_of(row.get(key))
-        if step is not None and value is not None:
+        if step is not None and value is not None and abs(value) < LARGEST:
             found.append((step, value))
     return found
 
@@ -159,41 +163,28 @@ def _scores(record: Record) -> list[Element]:
 
 
 def _matrix(classes: list[str], counts: list[list[int]]) -> Element:
-    most_wrong = max(
-        (cell for i, row in enumerate(counts) for j, cell in enumerate(row) if i != j), default=0
-    )
-    rows: list[list[Child]] = []
-    for index, (name, row) in enumerate(zip(classes, counts, strict=True)):
-        total = max(sum(row), 1)
-        cells = [
-            (count, count / total if column == index else count / max(most_wrong, 1))
-            for column, count in enumerate(row)
-        ]
-        rows.append([name, *(str(count) for count, _ in cells)])
+    wrong = [count for i, row in enumerate(counts) for j, count in enumerate(row) if i != j]
+    most_wrong = max(wrong, default=0)
     drawn = table(
         [tag("span", "true \\ predicted"), *(tag("span", name) for name in classes)],
-        rows,
+        [[name, *map(str, row)] for name, row in zip(classes, counts, strict=True)],
         caption="Confusion matrix: test images by true class (rows) and predicted class (columns)",
     )
     drawn.set("class", "confusion")
     head = drawn.find("thead/tr")
     assert head is not None
-    if max(map(len, classes)) > 3:
+    if max(map(len, classes)) > LONGEST_LEVEL:
         head.set("class", "slanted")
-    for index, line in enumerate(drawn.iterfind("tbody/tr")):
-        total = max(sum(counts[index]), 1)
-        for column, cell in enumerate(line.iterfind("td")):
-            count = counts[index][column]
-            share = count / total if column == index else 0.75 * count / max(most_wrong, 1)
-            _color(cell, count, share, right=column == index)
+    for true, line in enumerate(drawn.iterfind("tbody/tr")):
+        for predicted, cell in enumerate(line.iterfind("td")):
+            count = counts[true][predicted]
+            is_right = true == predicted
+            # A mistake's share of its class is too small to be seen.
+            share = count / max(sum(counts[true]) if is_right else most_wrong / 0.75, 1)
+            strength = " none" if count == 0 else " strong" if share > 0.6 else ""
+            cell.set("class", ("hit" if is_right else "miss") + strength)
+            cell.set("style", f"--share:{100 * share:.0f}%")
     return drawn
-
-
-def _color(cell: Element, count: int, share: float, *, right: bool) -> None:
-    kind = "hit" if right else "miss"
-    strength = " none" if count == 0 else " strong" if share > 0.6 else ""
-    cell.set("class", kind + strength)
-    cell.set("style", f"--share:{100 * share:.0f}%")
 
 
 def _per_class(classes: list[str], counts: list[list[int]]) -> Element:
