@@ -157,18 +157,12 @@ def _seed_table(groups: Sequence[Group], keys: Sequence[str]) -> Element:
 
 
 def _overlaid(groups: Sequence[Group], keys: Sequence[str]) -> Element:
-    labels = {together.number: _legend(together, groups, keys) for together in groups}
+    curves = _colored(groups, keys)
 
     def lines(rows: str, key: str, *, marked: bool = False) -> list[Line]:
         return [
-            Line(
-                labels[together.number],
-                sections.points(getattr(each, rows), key),
-                together.number - 1,
-                marked,
-            )
-            for together in groups
-            for each in together.records
+            Line(label, sections.points(getattr(each, rows), key), color, marked)
+            for each, label, color in curves
         ]
 
     return tag(
@@ -179,6 +173,23 @@ def _overlaid(groups: Sequence[Group], keys: Sequence[str]) -> Element:
         chart.draw("Learning rate", lines("training", "lr"), from_zero=True),
         class_="charts",
     )
+
+
+def _colored(groups: Sequence[Group], keys: Sequence[str]) -> list[tuple[Record, str, int]]:
+    """Each run with a label and a colour: its group's, or its own where there is but one group."""
+    if len(groups) == 1 and len(groups[0].records) <= chart.COLORS:
+        records = groups[0].records
+        names = summary.short_labels(records)
+        return [
+            (each, f"run.seed={comparison.cell(each, 'run.seed')} ({name})", color)
+            for color, (each, name) in enumerate(zip(records, names, strict=True))
+        ]
+    labels = [_legend(together, groups, keys) for together in groups]
+    return [
+        (each, label, color)
+        for color, (together, label) in enumerate(zip(groups, labels, strict=True))
+        for each in together.records
+    ]
 
 
 def _legend(together: Group, groups: Sequence[Group], keys: Sequence[str]) -> str:

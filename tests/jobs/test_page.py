@@ -124,6 +124,14 @@ def test_runs_are_compared_and_their_curves_laid_over_each_other(
     assert requests(browser) == []
 
 
+def test_runs_of_one_group_are_told_apart_by_their_seeds(browser: Chrome, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, f"r{seed}", {"run.seed": seed}) for seed in (3, 5)]
+    opened(browser, write_page(tmp_path, *runs))
+
+    labels = texts(browser, "main > div > .chart:first-child .legend li")
+    assert [label.rpartition(" ")[0] for label in labels] == ["run.seed=3 (r3)", "run.seed=5 (r5)"]
+
+
 def test_no_text_of_a_run_becomes_markup(browser: Chrome, tmp_path: Path) -> None:
     entry = attempt(reason=HOSTILE, job_id=HOSTILE, nodes=[HOSTILE])
     run = write_run(
