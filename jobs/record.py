@@ -13,7 +13,7 @@ from configs import yaml12
 from configs.schema import Recipe
 from jobs import files, ledger, metrics, timing
 from jobs.ledger import Attempt
-from jobs.rundir import RunDirectory
+from jobs.rundir import RunDirectory, seconds_of
 from jobs.status import Status
 from jobs.timing import Span, Times
 
@@ -149,7 +149,7 @@ def gather(status: Status, now: float) -> Record:
 
 def _gather(status: Status, now: float) -> Record:
     run = status.run
-    entries = ledger.read(run)
+    entries = [entry for entry in ledger.read(run) if _is_sound(entry)]
     parts = timing.spans(run, entries, status.state, now)
     return Record(
         run=run,
@@ -163,6 +163,26 @@ def _gather(status: Status, now: float) -> Record:
         spans=parts,
         times=timing.total(run, entries, parts, status.state, now),
     )
+
+
+def _is_sound(entry: Attempt) -> bool:
+    """Whether the values in a line of the ledger are of their kinds; a damaged line is left out."""
+    try:
+        seconds_of(entry.start)
+        seconds_of(entry.end or entry.start)
+    except (TypeError, ValueError):
+        return False
+    if not isinstance(entry.nodes, list):
+        return False
+    texts = (entry.reason or "", entry.job_id or "", *entry.nodes)
+    numbers = (
+        entry.attempt,
+        entry.restart_count,
+        entry.workers or 0,
+        entry.first_step or 0,
+        entry.gpu_seconds_lost or 0,
+    )
+    return all(isinstance(each, str) for each in texts) and None not in map(number_of, numbers)
 
 
 def read_recipe(run: RunDirectory) -> dict[str, Any]:

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -33,11 +35,9 @@ FLAGS = (
 
 def find_browser() -> tuple[str, str]:
     """Chromium and its driver; they are installed if this may be done here, else skipped."""
-    if not _is_installed() and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES]
-        for command in (["apt-get", "update", "-q"], install):
-            subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+    with FileLock(Path(tempfile.gettempdir()) / "tests-install-chromium.lock"):
+        if not _is_installed() and os.geteuid() == 0 and shutil.which("apt-get"):
+            _install()
     if not _is_installed():
         reason = "a browser needs chromium and chromedriver (Debian's packages of these names)"
         if os.environ.get("CI") == "true":
@@ -47,6 +47,13 @@ def find_browser() -> tuple[str, str]:
     assert chromium
     assert driver
     return chromium, driver
+
+
+def _install() -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES]
+    for command in (["apt-get", "update", "-q"], install):
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
 
 
 def _is_installed() -> bool:

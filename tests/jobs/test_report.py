@@ -138,7 +138,21 @@ def test_a_run_that_never_started_is_shown_with_what_it_asks_for(tmp_path: Path)
     assert summary.plain([waiting]).splitlines()[1].split() == ["state", "queued"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"best": 5, "world_size": "x"}', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\0",
+        '{"best": 5, "world_size": "x", "device": {}, "accuracy_top-1": "high"}',
+        '{"classes": ["a", "b"], "confusion_matrix": [[1], [2, 3, 4]]}',
+        '{"classes": ["a"], "confusion_matrix": [["1"]]}',
+        '{"mistakes": [5, {"png": 7, "confidence": "x"}]}',
+        '{"commit": 5, "command": [], "created": 3, "versions": []}',
+    ],
+)
 @pytest.mark.parametrize(
     "name",
     ["config.yaml", "results.json", "mistakes.json", "provenance.json", "attempts.jsonl",
@@ -156,6 +170,29 @@ def test_a_damaged_file_hides_neither_the_rest_nor_the_other_runs(
         assert "finetune/a" in report.render(records, form, NOW) or form == "table"
         assert report.render(records[1:], form, NOW)
     assert report.as_json(records)["runs"][0] == report.as_json(gathered(good))["runs"][0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"nodes": None},
+        {"nodes": [5]},
+        {"start": "noon"},
+        {"end": "yesterday"},
+        {"end": 5},
+        {"workers": "two"},
+        {"first_step": "one"},
+        {"reason": {"a": "crash"}},
+        {"gpu_seconds_lost": "much"},
+    ],
+)
+def test_a_strange_line_in_the_ledger_is_left_out(tmp_path: Path, values: dict[str, Any]) -> None:
+    run = write_run(tmp_path, "a", attempts=[attempt(1, **values), attempt(2)])
+    records = gathered(run)
+
+    assert [entry.attempt for entry in records[0].attempts] == [2]
+    for form in report.FORMATS:
+        assert report.render(records, form, NOW)
 
 
 @pytest.mark.parametrize(
