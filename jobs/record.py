@@ -135,7 +135,7 @@ class Record:
         """Whether the code was other than its commit's; None if there is no commit to compare."""
         if not text_of(self.provenance.get("commit")):
             return None
-        return self.provenance.get("diff_sha256") is not None
+        return any(self.provenance.get(key) for key in ("diff_sha256", "new_files"))
 
 
 def gather(status: Status, now: float) -> Record:

@@ -113,6 +113,26 @@ def test_different_code_in_a_group_is_said(tmp_path: Path) -> None:
     assert comparison.group(gathered(*runs))[0].code == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, "01234567"),
+        ({"diff_sha256": "abc"}, "01234567*"),
+        ({"new_files": ["train/new.py"]}, "01234567*"),
+        ({"new_files": []}, "01234567"),
+        ({"commit": None, "new_files": None}, "-"),
+    ],
+)
+def test_the_commit_has_a_mark_if_the_code_was_not_just_that(
+    tmp_path: Path, changes: dict[str, Any], shown: str
+) -> None:
+    run = write_run(tmp_path, "a")
+    run.provenance.write_text(json.dumps(json.loads(run.provenance.read_text()) | changes))
+    [told] = gathered(run)
+
+    assert summary.commit(told) == shown
+
+
 def test_unfinished_runs_are_shown_and_do_not_count_in_the_mean(tmp_path: Path) -> None:
     whole = write_run(tmp_path, "a", {"run.seed": 1}, scores=(90.0,))
     half = write_run(tmp_path, "b", {"run.seed": 2}, scores=(40.0, 30.0), is_finished=False)
