@@ -17,6 +17,8 @@ TIME_LIMIT = re.compile(r"^(?:([0-9]+)-)?([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])$
 # The launcher looks whether it is there, the worker reads it.
 ARCHIVE_NAME = "cifar-10-python.tar.gz"
 ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
+OFFICIAL_BYTES = 170_498_071
 
 # Beyond this, arithmetic in 64 bits would be at risk, and no run means it.
 WHOLE_NUMBER_LIMIT = 2**32
@@ -97,6 +99,10 @@ class Cluster(Section):
     )
     interface: str | None = Field(
         None, min_length=1, description="network interface of NCCL and gloo; null: they choose"
+    )
+    shared: list[str] = Field(
+        [],
+        description="folders that every node sees, where their file system's type does not say so",
     )
     setup: list[str] = Field([], description="shell lines run on each job before the workers")
     env: dict[str, str] = Field({}, description="environment variables set for the workers")

@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python launch.py --config finetune.yaml --set optimizer.lr=0.01
   python launch.py --config finetune.yaml --dry-run
   python launch.py --config finetune.yaml --sweep optimizer.lr=0.001,0.0025 --sweep run.seed=1,2,3
+  python launch.py doctor --config finetune.yaml
   python launch.py status
   python launch.py logs -f finetune
   python launch.py cancel finetune/20260101-120000-1a2b
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {status,logs,cancel,resume,report,tensorboard} [--help] ...",
+        "       launch.py {doctor,status,logs,cancel,resume,report,tensorboard} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -94,6 +95,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(
         dest="command", title="commands on runs", metavar="COMMAND", prog="launch.py"
+    )
+
+    doctor = _add(
+        commands,
+        "doctor",
+        "every check before the queue",
+        "doctor --config finetune.yaml --on-node",
+    )
+    doctor.add_argument(
+        "--config", metavar="C", required=True, help="recipe: a file, or a name from configs/"
+    )
+    doctor.add_argument(
+        "--set", metavar="K=V", action="append", default=[], help="override a key of the recipe"
+    )
+    doctor.add_argument(
+        "--on-node", action="store_true", help="also start a short job that looks at the nodes"
     )
 
     status = _add(commands, "status", "one line a run", "status finetune")
@@ -164,10 +181,8 @@ def _add(
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.command is None:
-        if options.config is None:
-            parser.error("say what to run: --config finetune.yaml (or --help)")
-        return _launch(options, arguments)
+    if options.command in (None, "doctor"):
+        return _with_recipe(parser, options, arguments)
     about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep")
     if any(getattr(options, name) for name in about_a_new_run):
         parser.error(f"{options.command} is about runs that exist; it takes no recipe")
@@ -202,6 +217,20 @@ def _do(options: argparse.Namespace) -> int:
 
             code = board.serve(options.runs, _root(), options.port)
     return code
+
+
+def _with_recipe(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: list[str]
+) -> int:
+    if options.config is None:
+        parser.error("say what to run: --config finetune.yaml (or --help)")
+    if options.command is None:
+        return _launch(options, arguments)
+    if options.name or options.engine or options.dry_run or options.sweep:
+        parser.error("doctor takes --config, --set and --on-node")
+    from jobs import doctor
+
+    return doctor.examine(_load(options.config, options.set), on_node=options.on_node)
 
 
 def _launch(options: argparse.Namespace, arguments: list[str]) -> int:

@@ -101,11 +101,17 @@ def unavailable() -> str | None:
 
 def test_only(script: str) -> str | None:
     """Slurm's words if it would refuse `script`, else None; nothing is queued."""
+    accepts, words = try_script(script)
+    return None if accepts else words
+
+
+def try_script(script: str) -> tuple[bool, str]:
+    """Whether Slurm would take `script`, and its words; nothing is queued."""
     try:
         answer = _ask(["sbatch", "--test-only"], QUERY_SECONDS, script)
     except WorkError as error:
-        return str(error)
-    return None if answer.returncode == 0 else answer.stderr.strip()
+        return False, str(error)
+    return answer.returncode == 0, answer.stderr.strip()
 
 
 def queued_jobs(users: Iterable[str]) -> list[Job]:
@@ -169,6 +175,37 @@ def state_and_end(job_id: str, patience: float) -> str:
 def configuration() -> str:
     """The cluster's configuration as scontrol prints it; empty if it does not."""
     return _words(["scontrol", "show", "config"])
+
+
+def partitions() -> str:
+    """The partitions that you may see, one a line by scontrol; empty if it does not answer."""
+    return _words(["scontrol", "--oneliner", "show", "partition"])
+
+
+def nodes(partition: str, fields: str) -> list[list[str]]:
+    """What sinfo says of a partition's nodes, grouped where they are alike; [] if it does not.
+
+    `fields`: sinfo's letters; each row has a text for each of them.
+    """
+    form = "|".join(f"%{letter}" for letter in fields)
+    command = ["sinfo", "--noheader", "--exact", f"--partition={partition}", f"--format={form}"]
+    rows = [[each.strip() for each in line.split("|")] for line in _words(command).splitlines()]
+    return [row for row in rows if len(row) == len(fields)]
+
+
+def associations(user: str) -> list[list[str]] | None:
+    """Account and QOS names of each association of a user; None where accounting is silent."""
+    return _records("associations", f"user={user}", "format=account,qos")
+
+
+def qualities() -> list[list[str]] | None:
+    """Name and longest time of each quality of service; None where accounting is silent."""
+    return _records("qos", "format=name,maxwall")
+
+
+def _records(*what: str) -> list[list[str]] | None:
+    words = _words(["sacctmgr", "--noheader", "--parsable2", "--readonly", "show", *what])
+    return [line.split("|") for line in words.splitlines()] or None
 
 
 def recorded_starts(job_id: str) -> list[Start]:

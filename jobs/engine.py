@@ -8,6 +8,8 @@ from typing import Literal
 from configs.schema import Recipe
 from jobs import controller
 
+ASKED = "cluster.engine is local"
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -23,7 +25,7 @@ def choose(recipe: Recipe) -> Engine:
     """Settle `cluster.engine`; auto takes Slurm exactly when its controller answers."""
     asked = recipe.cluster.engine
     if asked == "local":
-        return Engine("local", "cluster.engine is local")
+        return Engine("local", ASKED)
     problem = controller.unavailable()
     if asked == "slurm":
         return Engine("slurm", "cluster.engine is slurm", problem)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+# Words of others, which may be long, stand on lines of their own.
+NEXT_LINE = "\n  "
+
 
 class RequestError(Exception):
     """The request was wrong and nothing was done; exit code 2. One problem a line."""
@@ -23,19 +26,26 @@ class Problem(NamedTuple):
 
     key: str
     message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """What is wrong and what helps."""
+        if not self.remedy:
+            return self.message
+        return f"{self.message}{NEXT_LINE if NEXT_LINE in self.message else '; '}{self.remedy}"
 
 
 class RefusedError(Exception):
     """The recipe cannot run here; `problems` names the keys."""
 
     def __init__(self, *problems: Problem) -> None:
-        super().__init__("\n".join(f"{problem.key}: {problem.message}" for problem in problems))
+        super().__init__("\n".join(f"{problem.key}: {problem}" for problem in problems))
         self.problems = problems
 
 
 def locate(problems: Iterable[Problem], origins: Mapping[str, str]) -> list[str]:
     """The problems as the recipe's own are told: where the key was set, the key, what is wrong."""
-    return [f"{place_of(problem.key, origins)}: {problem.message}" for problem in problems]
+    return [f"{place_of(problem.key, origins)}: {problem}" for problem in problems]
 
 
 def place_of(key: str, origins: Mapping[str, str]) -> str:

@@ -5,15 +5,16 @@ Everything that can be refused is refused before the run directory exists, all p
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs.loader import LoadedRecipe, dump_recipe
 from configs.schema import Recipe
-from jobs import controller, engine, layout, preflight, provenance, repository, rundir, snapshot
+from jobs import engine, preflight, provenance, repository, rundir, snapshot
 from jobs.engine import Engine
-from jobs.errors import Problem, RefusedError, RequestError, locate, place_of
+from jobs.errors import RequestError, locate, place_of
 from jobs.files import write_json
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
@@ -71,55 +72,23 @@ def show(loaded: LoadedRecipe) -> int:
 def check(
     loaded: LoadedRecipe, chosen: Engine, *, ask_slurm: bool = True
 ) -> tuple[Layout | None, list[str]]:
-    """The workers that a recipe means on an engine, and everything that is wrong with it."""
-    recipe = loaded.recipe
-    problems = preflight.check_inputs(recipe)
-    plan = None
-    try:
-        plan = (
-            layout.on_slurm(recipe)
-            if chosen.name == "slurm"
-            else layout.on_this_machine(recipe, layout.count_gpus())
-        )
-    except RefusedError as error:
-        problems += error.problems
-    if plan:
-        problems += preflight.check_shares(recipe, plan)
-    located = locate(problems, loaded.origins)
-    if plan and chosen.name == "slurm" and ask_slurm:
-        located += _ask_slurm(loaded, plan, reachable=chosen.problem is None)
-    return plan, located
+    """The workers that a recipe means on an engine, and everything that is wrong with it.
+
+    What may go wrong is told here, each thing once, however many runs it is about.
+    """
+    case = preflight.make_case(loaded.recipe, chosen)
+    problems = []
+    for finding in preflight.at_launch(case, ask_slurm=ask_slurm):
+        if finding.level == "fail":
+            problems += locate([finding.problem], loaded.origins)
+        else:
+            _warn(f"warning: {finding.text}; more: launch.py doctor")
+    return case.plan, problems
 
 
-def _ask_slurm(loaded: LoadedRecipe, plan: Layout, *, reachable: bool) -> list[str]:
-    """What Slurm has against the very script that would be submitted."""
-    from jobs import slurm
-
-    recipe = loaded.recipe
-    options = slurm.check_options(recipe.cluster)
-    if options or not reachable:
-        return locate(options, loaded.origins)
-    run = rundir.reserve(Path(recipe.run.root), recipe.run.name)
-
-    def refusal(tried: Recipe, workers: Layout) -> str | None:
-        return controller.test_only(slurm.make_executor(tried, workers, run).script())
-
-    words = refusal(recipe, plan)
-    if words is None:
-        return []
-    culprit = preflight.find_culprit(
-        recipe, lambda tried: refusal(tried, layout.on_slurm(tried)) is None
-    )
-    if culprit is None:
-        return [f"cluster: Slurm refuses this job, and no single key is the cause:\n  {words}"]
-    value = _value_of(recipe, culprit)
-    return locate([Problem(culprit, f"Slurm refuses {value}:\n  {words}")], loaded.origins)
-
-
-def _value_of(recipe: Recipe, key: str) -> object:
-    section, name, *option = key.split(".", 2)
-    value = getattr(getattr(recipe, section), name)
-    return value[option[0]] if option else value
+@functools.cache
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[str]) -> int:

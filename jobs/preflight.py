@@ -1,45 +1,182 @@
-"""Checks before anything is queued or made: what would certainly fail is refused here."""
+"""The checks before anything is queued or made, in one table: `doctor` makes all, a launch some.
+
+A launch makes those that are quick and refuses what is certain to fail.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from configs.schema import ARCHIVE_NAME, ARCHIVE_URL, Cluster, Recipe
-from jobs.errors import Problem
+from configs.schema import Recipe
+from jobs import environment, inputs, layout, site, storage, trial
+from jobs.engine import Engine
+from jobs.errors import Problem, RefusedError, WorkError
+from jobs.finding import Finding, failures, passed, warned
 from jobs.layout import Layout
 
 
-def check_inputs(recipe: Recipe) -> list[Problem]:
-    """Problems with the files that the run reads and the folder that it writes."""
-    problems = []
-    if recipe.data.source == "digits":
-        if importlib.util.find_spec("sklearn") is None:
-            remedy = "which is not installed: pip install scikit-learn"
-            problems.append(Problem("data.source", f"digits come with scikit-learn, {remedy}"))
-    else:
-        archive = Path(recipe.data.root) / ARCHIVE_NAME
-        if not archive.is_file():
-            remedy = f"download {ARCHIVE_URL} and put it there, unchanged"
-            problems.append(Problem("data.root", f"{archive} is missing; {remedy}"))
-        elif not os.access(archive, os.R_OK):
-            problems.append(Problem("data.root", f"{archive} cannot be read by you"))
-    if recipe.model.weights:
-        weights = Path(recipe.model.weights)
-        if not weights.is_file():
-            problems.append(
-                Problem(
-                    "model.weights",
-                    f"{weights} is missing; put the checkpoint there or name another",
-                )
-            )
-        elif not os.access(weights, os.R_OK):
-            problems.append(Problem("model.weights", f"{weights} cannot be read by you"))
-    problems += _check_root(Path(recipe.run.root))
-    return problems
+@dataclass(frozen=True)
+class Case:
+    """What is to be checked: a recipe on an engine, the workers that it means there, if it can."""
+
+    recipe: Recipe
+    engine: Engine
+    plan: Layout | None
+    problems: tuple[Problem, ...] = ()
+
+    @functools.cached_property
+    def partitions(self) -> list[site.Partition]:
+        """Slurm's partitions."""
+        return site.all_partitions()
+
+    @functools.cached_property
+    def settings(self) -> dict[str, str]:
+        """Slurm's configuration."""
+        return site.all_settings()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table. `depends`: what does not answer if the check does not end."""
+
+    name: str
+    depends: str
+    find: Callable[[Case], list[Finding]]
+    at_launch: bool = False
+
+
+SLURM = "Slurm's controller"
+ANYWHERE = (
+    Check("archive", "data.root", lambda case: inputs.check_archive(case.recipe.data), True),
+    Check("MD5", "data.root", lambda case: inputs.check_archive_content(case.recipe.data)),
+    Check(
+        "weights",
+        "model.weights",
+        lambda case: inputs.check_weights(case.recipe.model.weights),
+        True,
+    ),
+    Check(
+        "SHA-256",
+        "model.weights",
+        lambda case: inputs.check_weights_content(case.recipe.model.weights),
+    ),
+    Check(
+        "run root", "run.root", lambda case: storage.check_root(Path(case.recipe.run.root)), True
+    ),
+    Check("writing", "run.root", lambda case: storage.check_writing(case.recipe)),
+    Check("space", "run.root", lambda case: storage.check_space(case.recipe), True),
+    Check("home", "the home folder", lambda _: storage.check_home()),
+    Check(
+        "workers",
+        "this machine",
+        lambda case: check_workers(case.recipe, case.engine, case.plan, case.problems),
+        True,
+    ),
+    Check(
+        "torch",
+        "the Python environment",
+        lambda case: environment.check_torch(case.recipe, case.plan),
+        True,
+    ),
+)
+ON_SLURM = (
+    Check(
+        "storage",
+        "some file system",
+        lambda case: storage.check_shared(
+            case.recipe,
+            one_machine=site.is_one_machine(case.recipe.cluster, case.partitions),
+        ),
+        True,
+    ),
+    Check(
+        "partition",
+        SLURM,
+        lambda case: site.check_partition(case.recipe.cluster, case.partitions),
+        True,
+    ),
+    Check("account", SLURM, lambda case: site.check_account(case.recipe.cluster, case.settings)),
+    Check(
+        "requeue",
+        SLURM,
+        lambda case: site.check_stopping(case.recipe.cluster, case.settings, case.partitions),
+    ),
+    Check(
+        "sbatch",
+        SLURM,
+        lambda case: trial.check_script(case.recipe, case.plan, case.partitions),
+        True,
+    ),
+)
+
+
+def make_case(recipe: Recipe, engine: Engine) -> Case:
+    """What a recipe comes to on an engine."""
+    try:
+        plan = (
+            layout.on_slurm(recipe)
+            if engine.name == "slurm"
+            else layout.on_this_machine(recipe, layout.count_gpus())
+        )
+    except RefusedError as error:
+        return Case(recipe, engine, None, error.problems)
+    return Case(recipe, engine, plan)
+
+
+def table(engine: Engine) -> tuple[Check, ...]:
+    """The checks that make sense for an engine that can or cannot be asked now."""
+    return (*ANYWHERE, *ON_SLURM) if engine.name == "slurm" and not engine.problem else ANYWHERE
+
+
+def look(check: Check, case: Case) -> list[Finding]:
+    """What a check finds; what keeps it from finding anything is a finding too."""
+    try:
+        return check.find(case)
+    except (OSError, ValueError, LookupError, WorkError) as error:
+        text = f"could not be checked: {error}"
+        return [warned(text, f"look whether {check.depends} is as it should be")]
+
+
+def at_launch(case: Case, *, ask_slurm: bool) -> list[Finding]:
+    """What is wrong, or may go wrong, as far as can be seen at once."""
+    found = [
+        finding
+        for check in (table(case.engine) if ask_slurm else ANYWHERE)
+        if check.at_launch
+        for finding in look(check, case)
+        if finding.level != "pass"
+    ]
+    return without_repeats(found)
+
+
+def without_repeats(findings: list[Finding]) -> list[Finding]:
+    """Only the first failure of each key: two checks may meet the same fault."""
+    keys = set()
+    kept = []
+    for finding in findings:
+        if finding.level != "fail" or not finding.key or finding.key not in keys:
+            kept.append(finding)
+        if finding.level == "fail":
+            keys.add(finding.key)
+    return kept
+
+
+def check_workers(
+    recipe: Recipe, engine: Engine, plan: Layout | None, problems: tuple[Problem, ...]
+) -> list[Finding]:
+    """Whether the engine can have such workers, and whether they can share the batches."""
+    if plan is None:
+        return failures(problems)
+    found = check_shares(recipe, plan)
+    if engine.name == "slurm":
+        from jobs import slurm
+
+        found += slurm.check_options(recipe.cluster)
+    share = recipe.train.batch_size // plan.world_size
+    return failures(found) or [passed(f"{plan.describe()}, {share} images a step on each worker")]
 
 
 def check_shares(recipe: Recipe, layout: Layout) -> list[Problem]:
@@ -47,64 +184,17 @@ def check_shares(recipe: Recipe, layout: Layout) -> list[Problem]:
     batch, workers = recipe.train.batch_size, layout.world_size
     if batch % workers:
         sizes = _nearest(batch, batch + workers, lambda size: size % workers == 0)
-        message = f"{batch} images cannot be shared evenly by {workers} workers; {sizes}"
-        return [Problem("train.batch_size", message)]
+        message = f"{batch} images cannot be shared evenly by {workers} workers"
+        return [Problem("train.batch_size", message, sizes)]
     share, micro = batch // workers, recipe.train.micro_batch_size
     if micro and share % micro:
         sizes = _nearest(micro, share, lambda size: share % size == 0)
-        message = f"{micro} does not divide a worker's share of {share} images a step; {sizes}"
-        return [Problem("train.micro_batch_size", message)]
+        message = f"{micro} does not divide a worker's share of {share} images a step"
+        return [Problem("train.micro_batch_size", message, sizes)]
     if min(share, micro or share) < 2:
         key = "train.micro_batch_size" if micro == 1 else "train.batch_size"
         message = "batch normalisation needs two images at a time or more on each worker"
-        return [Problem(key, message)]
-    return []
-
-
-def find_culprit(recipe: Recipe, accepts: Callable[[Recipe], bool]) -> str | None:
-    """The key of a recipe that Slurm refuses without which Slurm would accept it.
-
-    Slurm often says no more than "Requested node configuration is not available". So each key that
-    asks for something is tried at its most modest value, the others as they are: the first that
-    makes Slurm accept is the cause, whatever the words and the release. None: no single key is.
-    """
-    for key, cluster in _more_modest(recipe.cluster):
-        if accepts(recipe.model_copy(update={"cluster": cluster})):
-            return f"cluster.{key}"
-    return None
-
-
-def _more_modest(cluster: Cluster) -> Iterator[tuple[str, Cluster]]:
-    # Fewer GPUs also mean fewer tasks, cores and memory, so the keys those follow from come first;
-    # another partition may have anything, so it comes last.
-    modest: dict[str, Any] = {
-        "time_limit": "00:01:00",
-        "mem_gb": None,
-        "cpus_per_gpu": 1,
-        "cpu_workers": 1,
-        "gpus_per_node": 0,
-        "nodes": 1,
-        "constraint": None,
-        "qos": None,
-        "account": None,
-        "partition": None,
-    }
-    for key, value in modest.items():
-        if getattr(cluster, key) != value:
-            yield key, cluster.model_copy(update={key: value})
-    for option in cluster.sbatch:
-        others = {name: value for name, value in cluster.sbatch.items() if name != option}
-        yield f"sbatch.{option}", cluster.model_copy(update={"sbatch": others})
-
-
-def _check_root(root: Path) -> list[Problem]:
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    if "%" in str(root):
-        return [Problem("run.root", f"{root}: Slurm and submitit give % a meaning of their own")]
-    if not existing.is_dir():
-        return [Problem("run.root", f"{existing} is not a folder")]
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [Problem("run.root", f"{existing} cannot be written by you")]
+        return [Problem(key, message, "take more")]
     return []
 
 

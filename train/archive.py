@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import ARCHIVE_URL
+from configs.schema import ARCHIVE_URL, OFFICIAL_MD5
 from train.errors import RequestError
 from train.files import whole_file
 
-OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Cluster, Recipe, Run
-from jobs import controller, deadline, layout, preflight, slurm
+from jobs import controller, deadline, layout, slurm, trial
 from jobs.rundir import RunDirectory
 
 RUN = RunDirectory(Path("/shared/my runs/name/stamp"))
@@ -106,7 +106,7 @@ def test_the_culprit_is_the_key_without_which_slurm_accepts() -> None:
     recipe = Recipe(cluster=Cluster(nodes=4, gpus_per_node=8, partition="gpu", sbatch={"x": 1}))
 
     def accepts(**limits: object) -> str | None:
-        return preflight.find_culprit(
+        return trial.find_culprit(
             recipe,
             lambda tried: all(getattr(tried.cluster, key) == limits[key] for key in limits),
         )

@@ -78,7 +78,7 @@ def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
     (folder / "data" / "cifar-10-python.tar.gz").write_bytes(b"an archive")
     (folder / "configs" / "stub.yaml").write_text(
         "cluster: {engine: local, gpus_per_node: all, cpu_workers: 2, cpus_per_gpu: 1}\n"
-        "data: {root: data}\n"
+        "data: {root: data, md5: none}\n"
         "train: {batch_size: 32, device: cpu}\n",
         encoding="utf-8",
     )

@@ -1,0 +1,139 @@
+"""Checks of the files that a run reads: there, readable, and the ones that they should be."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import re
+import time
+import zlib
+from pathlib import Path
+
+from configs.schema import ARCHIVE_NAME, ARCHIVE_URL, OFFICIAL_BYTES, OFFICIAL_MD5, Data
+from jobs.finding import Finding, failed, passed, warned
+
+# What one read takes at a time, and how long reading a whole file may take.
+CHUNK_BYTES = 4 * 2**20
+READ_SECONDS = 6.0
+# The first digits of a file's SHA-256 end its name, as PyTorch's hub and MMClassification write it.
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+
+
+class _SlowError(Exception):
+    """A file could not be read to its end in time."""
+
+
+def check_archive(data: Data) -> list[Finding]:
+    """Whether the images are there, without reading them all."""
+    if data.source == "digits":
+        if importlib.util.find_spec("sklearn") is None:
+            remedy = "which is not installed: pip install scikit-learn"
+            return [failed("digits come with scikit-learn", remedy, "data.source")]
+        return [passed("handwritten digits, which the run writes itself")]
+    archive = Path(data.root) / ARCHIVE_NAME
+    if not archive.is_file():
+        remedy = f"download {ARCHIVE_URL} and put it there, unchanged"
+        return [failed(f"{archive} is missing", remedy, "data.root")]
+    if trouble := _unreadable(archive, "data.root"):
+        return [trouble]
+    size = archive.stat().st_size
+    if data.md5 == "official" and size != OFFICIAL_BYTES:
+        text = f"{archive} has {size:,} bytes and the official archive {OFFICIAL_BYTES:,}"
+        return [failed(text, _bring_again("none or its own"), "data.root")]
+    return [passed(f"{archive}, {size:,} bytes")]
+
+
+def check_archive_content(data: Data) -> list[Finding]:
+    """Whether the whole archive is what `data.md5` asks for or, for none, whole at all."""
+    archive = Path(data.root) / ARCHIVE_NAME
+    if data.source == "digits" or any(each.level == "fail" for each in check_archive(data)):
+        return []
+    try:
+        if data.md5 == "none":
+            _read_packed(archive)
+            return [passed("is whole; data.md5 is none, so nothing is compared")]
+        wanted = OFFICIAL_MD5 if data.md5 == "official" else data.md5
+        found = _digest(archive, "md5")
+    except _SlowError:
+        return [_too_slow(archive, "data.root")]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        text = f"{archive} is truncated or damaged ({error})"
+        return [failed(text, f"bring it again from {ARCHIVE_URL}", "data.root")]
+    if found != wanted:
+        text = f"{archive} has MD5 {found}, data.md5 asks for {wanted}"
+        return [failed(text, _bring_again(found), "data.root")]
+    return [passed(f"MD5 {found}, as data.md5 asks for")]
+
+
+def check_weights(weights: str | None) -> list[Finding]:
+    """Whether the checkpoint to start from is there."""
+    if not weights:
+        return [passed("none: the run starts from random weights")]
+    path = Path(weights)
+    if not path.is_file():
+        remedy = "put the checkpoint there or name another"
+        return [failed(f"{path} is missing", remedy, "model.weights")]
+    if trouble := _unreadable(path, "model.weights"):
+        return [trouble]
+    return [passed(f"{path}, {path.stat().st_size:,} bytes")]
+
+
+def check_weights_content(weights: str | None) -> list[Finding]:
+    """Whether the checkpoint is the one that its name promises."""
+    path = Path(weights or "")
+    match = HASH_IN_NAME.search(path.name)
+    # A date is digits alone.
+    if not match or match.group(1).isdecimal() or check_weights(weights)[0].level == "fail":
+        return []
+    try:
+        found = _digest(path, "sha256")
+    except _SlowError:
+        return [_too_slow(path, "model.weights")]
+    if not found.startswith(match.group(1)):
+        text = f"{path} has SHA-256 {found[:16]}..., not the {match.group(1)} of its name"
+        remedy = "bring the checkpoint again or, if this is the one that you mean, rename it"
+        return [failed(text, remedy, "model.weights")]
+    return [passed(f"SHA-256 begins with {match.group(1)}, as in its name")]
+
+
+def _unreadable(path: Path, key: str) -> Finding | None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        remedy = f"give yourself the right to read it (ls -l {path}) or name another file"
+        return failed(f"{path} cannot be read ({error.strerror})", remedy, key)
+    return None
+
+
+def _bring_again(md5: str) -> str:
+    meant = f"if this is the archive that you mean, set data.md5 to {md5}"
+    return f"bring it again from {ARCHIVE_URL}, or, {meant}"
+
+
+def _too_slow(path: Path, key: str) -> Finding:
+    text = f"{path} could not be read to its end within {READ_SECONDS:.0f} s, so it is unchecked"
+    return warned(text, "look at its storage; the run reads the whole file too", key)
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    deadline = time.monotonic() + READ_SECONDS
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            _check_time(deadline)
+    return digest.hexdigest()
+
+
+def _read_packed(path: Path) -> None:
+    deadline = time.monotonic() + READ_SECONDS
+    with gzip.open(path) as file:
+        while file.read(CHUNK_BYTES):
+            _check_time(deadline)
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise _SlowError
