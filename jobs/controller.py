@@ -158,6 +158,13 @@ def look_at(job_id: str) -> Now | None:
     return Now(state, int(restarts)) if state and restarts.isdecimal() else None
 
 
+def state_and_reason(job_id: str) -> tuple[str, str]:
+    """The state of a job and why it waits; both empty if nobody says so."""
+    command = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%r"]
+    state, _, reason = _words(command).strip().partition("|")
+    return state, reason
+
+
 def end_time(job_id: str) -> str:
     """When the time limit of a running job is, as Slurm writes times here; empty if unknown."""
     return _words(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"]).strip()

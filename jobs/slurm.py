@@ -145,12 +145,19 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         f'cp {files}/{TASK} "${{job_files}}_submitted.pkl"',
         # What an attempt before this one left would be taken for this one's, or block its end.
         'rm -f "${job_files}"_*_result.pkl*',
+        *environment_lines(cluster, run),
+        # Left on by the lines above, `set -e` would end this script before its last lines.
+        "set +eu +o pipefail",
+    ]
+
+
+def environment_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
+    """Shell lines that make the environment of the tasks of `run`."""
+    return [
         UNPIN,
         f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         *export_lines(VARIABLES | cluster.env),
         *cluster.setup,
-        # Left on by the lines above, `set -e` would end this script before its last lines.
-        "set +eu +o pipefail",
     ]
 
 

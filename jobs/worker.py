@@ -25,11 +25,13 @@ _LIBC = ctypes.CDLL(None)
 Worker = subprocess.Popen[bytes]
 
 
-def start(run: RunDirectory, here: Place, meeting: Meeting, cluster: Cluster) -> Worker:
-    """Start the worker of this rank; what it prints goes to the rank's log."""
+def start(
+    run: RunDirectory, here: Place, meeting: Meeting, cluster: Cluster, module: str = "train"
+) -> Worker:
+    """Start the worker of this rank, a module of train/; what it prints goes to the rank's log."""
     with run.rank_log(meeting.attempt, here.rank).open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-u", "-m", "train", "--run", str(run.path)],
+            [sys.executable, "-u", "-m", module, "--run", str(run.path)],
             cwd=run.code,
             env=environment(dict(os.environ), run, here, meeting, cluster),
             stdin=subprocess.DEVNULL,

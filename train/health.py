@@ -53,13 +53,7 @@ def check_nodes(run_dir: Path, recipe: Recipe, ranks: Ranks) -> tuple[bool, list
         UnfitNodeError: this rank's node is unfit.
         RequestError: no node can use the run directory, so that other nodes would not help.
     """
-    facts = ranks.gather_objects(gather_facts(run_dir, recipe, ranks))
-    faults, warnings = judge(facts)
-    if recipe.cluster.gpus_per_node not in (0, "all") and not any(fact.gpu for fact in facts):
-        warnings.append(
-            f"cluster.gpus_per_node is {recipe.cluster.gpus_per_node}, but no GPU answers on any "
-            "node: training on CPUs, which train.device auto allows and cuda does not"
-        )
+    facts, faults, warnings = look_around(run_dir, recipe, ranks)
     if not faults:
         return True, warnings
     unfit = {facts[rank].node for rank in faults}
@@ -75,6 +69,20 @@ def check_nodes(run_dir: Path, recipe: Recipe, ranks: Ranks) -> tuple[bool, list
         raise UnfitNodeError(f"{mine} is unfit: rank {mine_first} {faults[mine_first]}")
     told = [f"{facts[rank].node} is unfit: rank {rank} {text}" for rank, text in faults.items()]
     return False, [*warnings, *told]
+
+
+def look_around(
+    run_dir: Path, recipe: Recipe, ranks: Ranks
+) -> tuple[list[Facts], dict[int, str], list[str]]:
+    """All ranks' facts, what is wrong, by rank, and what is only worth a warning."""
+    facts = ranks.gather_objects(gather_facts(run_dir, recipe, ranks))
+    faults, warnings = judge(facts)
+    if recipe.cluster.gpus_per_node not in (0, "all") and not any(fact.gpu for fact in facts):
+        warnings.append(
+            f"cluster.gpus_per_node is {recipe.cluster.gpus_per_node}, but no GPU answers on any "
+            "node: training on CPUs, which train.device auto allows and cuda does not"
+        )
+    return facts, faults, warnings
 
 
 def gather_facts(run_dir: Path, recipe: Recipe, ranks: Ranks) -> Facts:
