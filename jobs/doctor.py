@@ -16,7 +16,7 @@ import time
 from configs.loader import LoadedRecipe
 from jobs import controller, engine, preflight
 from jobs.engine import Engine
-from jobs.errors import NEXT_LINE, place_of
+from jobs.errors import place_of
 from jobs.finding import Finding, Level, failed, passed, warned
 from jobs.preflight import Case, Check
 from jobs.text import count, path_from_here
@@ -111,9 +111,12 @@ class _Report:
     def _print(self, text: str, head: str, indent: int) -> None:
         lines = [
             wrapped
-            for line in text.split(NEXT_LINE)
+            for line in text.splitlines()
             for wrapped in textwrap.wrap(
-                line, max(20, self._width - indent), break_long_words=False, break_on_hyphens=False
+                line.strip(),
+                max(20, self._width - indent),
+                break_long_words=False,
+                break_on_hyphens=False,
             )
         ]
         print(head + ("\n" + " " * indent).join(lines))

@@ -28,6 +28,7 @@ from jobs.rundir import RunDirectory
 from jobs.slurm import RunExecutor
 from jobs.text import duration
 
+# It takes seconds, but from a cold network file system torch's import alone may take a minute.
 MINUTES = 2
 POLL_SECONDS = 1.0
 # For squeue to know the job, and for a network file system to show what the nodes wrote.
@@ -73,14 +74,9 @@ class _ProbeExecutor(RunExecutor):
 
 def _script(case: Case, plan: Layout, run: RunDirectory) -> str:
     options = slurm.parameters(case.recipe, plan, run)
-    options["additional_parameters"] = {
-        **{
-            key: value
-            for key, value in options["additional_parameters"].items()
-            if key != "requeue"
-        },
-        "no-requeue": True,
-    }
+    extra = options["additional_parameters"]
+    del extra["requeue"]
+    extra["no-requeue"] = True
     options |= {"job_name": "doctor", "time": MINUTES, "signal_delay_s": 1}
     options |= {"setup": slurm.environment_lines(case.recipe.cluster, run), "teardown": []}
     executor = _ProbeExecutor(run)
@@ -150,17 +146,10 @@ def _look_here(run: RunDirectory, case: Case, plan: Layout) -> dict[str, Any]:
     say(f"{plan.describe()}, on this machine")
     environment = controller.clean_environment() | controller.gpu_choice()
     key = f"local-{os.getpid()}"
+    command = [sys.executable, "-m", "jobs.probe", str(run.path)]
     tasks = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "jobs.probe",
-                str(run.path),
-                str(rank),
-                str(plan.world_size),
-                key,
-            ],
+            [*command, str(rank), str(plan.world_size), key],
             cwd=run.code,
             env=environment | case.recipe.cluster.env,
             stdin=subprocess.DEVNULL,
@@ -186,9 +175,8 @@ def _last_words(run: RunDirectory) -> str:
     """What the job and its ranks printed last."""
     logs = [*sorted(run.engine_files.glob("*_log.*")), *sorted(run.path.glob("attempt-*/rank-*"))]
     texts = {log.name: "\n".join(failure.tail(log)[-8:]) for log in logs}
-    return (
-        "".join(f"\n{name}:\n{text}" for name, text in texts.items() if text) or " and said nothing"
-    )
+    told = "".join(f"\n{name}:\n{text}" for name, text in texts.items() if text)
+    return told or " and said nothing"
 
 
 def _show(report: dict[str, Any]) -> int:
@@ -196,13 +184,12 @@ def _show(report: dict[str, Any]) -> int:
     rows = [COLUMNS, *(_cells(row) for row in report["rows"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
     side = report["rows"][0]["matrix_side"]
     print(
-        f"MATRIX: one product of two {side} x {side} matrices. ALL-REDUCE: the size of ResNet-50's "
-        "gradients by the time that their sum over all ranks takes (NCCL's algorithm bandwidth)."
+        f"MATRIX: one product of two {side} x {side} matrices. ALL-REDUCE: bytes of ResNet-50's\n"
+        "gradients by seconds until all ranks have their sum (NCCL's algorithm bandwidth)."
     )
     for text in report["warnings"]:
         print(f"warn  {text}")

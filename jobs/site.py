@@ -60,7 +60,7 @@ def chosen_partitions(cluster: Cluster, partitions: list[Partition]) -> list[Par
 
 def is_one_machine(cluster: Cluster, partitions: list[Partition]) -> bool:
     """Whether all nodes that a job may run on are this machine."""
-    chosen = chosen_partitions(cluster, partitions)
+    chosen = chosen_partitions(cluster, partitions) or partitions
     hosts = {row[0] for each in chosen for row in controller.nodes(each.name, "n")}
     return bool(hosts) and hosts <= {socket.gethostname(), socket.gethostname().partition(".")[0]}
 

@@ -174,7 +174,7 @@ def teardown_lines(run: RunDirectory) -> list[str]:
 def check_options(cluster: Cluster) -> list[Problem]:
     """Options in `cluster.sbatch` that the launcher has to set itself."""
     return [
-        Problem(f"cluster.sbatch.{key}", "the launcher sets this option itself; remove it")
+        Problem(f"cluster.sbatch.{key}", "the launcher sets this option itself", "remove it")
         for key in cluster.sbatch
         if key.replace("_", "-") in FIXED_OPTIONS
     ]

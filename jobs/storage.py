@@ -43,7 +43,7 @@ def check_shared(recipe: Recipe, *, one_machine: bool) -> list[Finding]:
         paths["model.weights"] = Path(recipe.model.weights)
     paths["the Python environment"] = Path(sys.prefix)
     if not Path(sys.base_prefix).is_relative_to("/usr"):
-        paths["its Python"] = Path(sys.base_prefix)
+        paths[f"its Python ({sys.base_prefix})"] = Path(sys.base_prefix)
     if one_machine:
         return [passed("this machine is the only node")]
     told = [Path(folder) for folder in recipe.cluster.shared]
@@ -57,7 +57,7 @@ def check_shared(recipe: Recipe, *, one_machine: bool) -> list[Finding]:
         elif any(each.is_relative_to(folder) for each in (path, real) for folder in told):
             types["as cluster.shared says"] = None
         else:
-            local.setdefault((kind, mount), []).append(f"{what} ({path})")
+            local.setdefault((kind, mount), []).append(what)
     findings = [_local(kind, mount, names) for (kind, mount), names in local.items()]
     return findings or [passed(f"every node sees all files ({', '.join(types)})")]
 
@@ -68,7 +68,6 @@ def _local(kind: str, mount: Path, names: list[str]) -> Finding:
         f"{what} on {kind} (mounted at {mount}), which other nodes need not see",
         "use storage that every node mounts; doctor --on-node tries it out. If they do see it, say "
         "so in configs/site.yaml, cluster.shared",
-        names[0].partition(" (")[0] if names[0].startswith(("run.", "data.", "model.")) else "",
     )
 
 
@@ -108,8 +107,9 @@ def check_writing(recipe: Recipe) -> list[Finding]:
     if check_root(root):
         return []
     folder, needed = _existing(root), bytes_needed(recipe)
+    has_room = _free_bytes(folder) >= needed  # if not, `check_space` says so
     try:
-        _write(folder, needed)
+        _write(folder, needed if has_room else 4096)
     except OSError as error:
         if error.errno not in FULL:
             text = f"{folder} cannot be written ({error.strerror})"
@@ -121,11 +121,11 @@ def check_writing(recipe: Recipe) -> list[Finding]:
 def check_space(recipe: Recipe) -> list[Finding]:
     """Whether the file system of the runs has room for this one."""
     folder, needed = _existing(Path(recipe.run.root)), bytes_needed(recipe)
-    free = os.statvfs(folder)
-    room = free.f_bavail * free.f_frsize
+    room = _free_bytes(folder)
     if room < needed:
         few = room < checkpoint_bytes(recipe)
         return [_no_room(folder, f"has {_gb(room)} free, the run keeps {_gb(needed)}", few=few)]
+    free = os.statvfs(folder)
     if free.f_files > 0 and free.f_favail < OTHER_FILES:
         return [_no_room(folder, f"has room for {free.f_favail} more files, the run makes many")]
     return [passed(f"{_gb(room)} free, the run keeps up to {_gb(needed)}")]
@@ -157,6 +157,11 @@ def checkpoint_bytes(recipe: Recipe) -> int:
 def _no_room(folder: Path, text: str, *, few: bool = True) -> Finding:
     remedy = "make room, or name another folder as run.root"
     return (failed if few else warned)(f"{folder}: {text}", remedy, "run.root")
+
+
+def _free_bytes(folder: Path) -> int:
+    free = os.statvfs(folder)
+    return free.f_bavail * free.f_frsize
 
 
 def _existing(path: Path) -> Path:
