@@ -109,16 +109,10 @@ class _Report:
         print(f"{count(sum(self.counts.values()), 'check')}: {words}, in {seconds:.1f} s")
 
     def _print(self, text: str, head: str, indent: int) -> None:
-        lines = [
-            wrapped
-            for line in text.splitlines()
-            for wrapped in textwrap.wrap(
-                line.strip(),
-                max(20, self._width - indent),
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        ]
+        wrapper = textwrap.TextWrapper(
+            max(20, self._width - indent), break_long_words=False, break_on_hyphens=False
+        )
+        lines = [each for line in text.splitlines() for each in wrapper.wrap(line.strip())]
         print(head + ("\n" + " " * indent).join(lines))
 
     def _colour(self, level: Level) -> str:

@@ -33,6 +33,8 @@ MINUTES = 2
 POLL_SECONDS = 1.0
 # For squeue to know the job, and for a network file system to show what the nodes wrote.
 PATIENCE_SECONDS = 30.0
+# For the tasks of a cancelled job to be gone.
+LEAVE_SECONDS = 10.0
 REPORT = "nodes.json"
 COLUMNS = ("RANK", "NODE", "DEVICE", "MEMORY", "FREE", "MATRIX", "ALL-REDUCE")
 
@@ -103,9 +105,22 @@ def _job(run: RunDirectory) -> Iterator[str]:
         yield job
     except BaseException:
         with slurm.uninterrupted():
-            controller.cancel(job)
-            say(f"job {job} is cancelled")
+            _cancel(job)
         raise
+
+
+def _cancel(job: str) -> None:
+    try:
+        controller.cancel(job)
+        say(f"job {job} is cancelled")
+    except WorkError as error:
+        say(f"job {job} is not cancelled: {error}")
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while controller.state_and_reason(job)[0] in status.RUNNING | status.ENDING:
+        # Until it has gone, it may write into the folder that is to be removed.
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS / 5)
 
 
 def _await_end(job: str) -> None:

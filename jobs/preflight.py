@@ -88,7 +88,7 @@ ON_SLURM = (
         "some file system",
         lambda case: storage.check_shared(
             case.recipe,
-            one_machine=site.is_one_machine(case.recipe.cluster, case.partitions),
+            lambda: site.is_one_machine(case.recipe.cluster, case.partitions),
         ),
         True,
     ),
@@ -98,6 +98,7 @@ ON_SLURM = (
         lambda case: site.check_partition(case.recipe.cluster, case.partitions),
         True,
     ),
+    Check("nodes", SLURM, lambda case: site.check_nodes(case.recipe.cluster, case.partitions)),
     Check("account", SLURM, lambda case: site.check_account(case.recipe.cluster, case.settings)),
     Check(
         "requeue",

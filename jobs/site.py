@@ -10,7 +10,6 @@ from configs.schema import Cluster
 from jobs import controller, provenance
 from jobs.deadline import KILL_WAIT_SECONDS
 from jobs.finding import Finding, failed, passed, warned
-from jobs.text import count
 
 # A save over a slow network, and what comes after it; jobs/deadline.py reckons with as much.
 LEAST_KILL_WAIT_SECONDS = 15
@@ -100,8 +99,13 @@ def check_partition(cluster: Cluster, partitions: list[Partition]) -> list[Findi
         text = f"partition {each.name} is {state}: jobs wait until it is {UP}"
         remedy = f"ask its administrators, or take another: {_names(partitions)}"
         return [warned(text, remedy, "cluster.partition")]
-    time_limit = each.fields.get("MaxTime", "unknown").lower()
-    return [passed(f"{each.name}: {_sizes([each])}, time limit {time_limit}")]
+    return [passed(f"{each.name}, time limit {each.fields.get('MaxTime', 'unknown').lower()}")]
+
+
+def check_nodes(cluster: Cluster, partitions: list[Partition]) -> list[Finding]:
+    """What the nodes of the partition have; sbatch compares it with what is asked for."""
+    chosen = chosen_partitions(cluster, partitions)
+    return [passed(_sizes(chosen))] if chosen else []
 
 
 def check_account(cluster: Cluster, settings: dict[str, str]) -> list[Finding]:
@@ -237,5 +241,6 @@ def _sizes(partitions: list[Partition]) -> str:
         for number, gres, cpus, megabytes in controller.nodes(each.name, "DGcm"):
             gpus = "no GPUs" if gres in ("(null)", "") else re.sub(r"\(.*?\)", "", gres)
             memory = (seconds_in(megabytes) or 0) // 1000
-            kinds.append(f"{count(int(number), 'node')} with {gpus}, {cpus} CPUs, {memory} GB")
+            nodes = "1 node" if number == "1" else f"{number} nodes"
+            kinds.append(f"{nodes} with {gpus}, {cpus} CPUs, {memory} GB")
     return "; ".join(kinds) or "nodes that Slurm does not describe"

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from configs.schema import Recipe
@@ -33,10 +34,10 @@ FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "your quota is used up"}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def check_shared(recipe: Recipe, *, one_machine: bool) -> list[Finding]:
+def check_shared(recipe: Recipe, is_one_machine: Callable[[], bool]) -> list[Finding]:
     """Whether all nodes see what a job needs, as far as types of file systems tell.
 
-    `one_machine`: the nodes that the job may run on are all this machine.
+    `is_one_machine`: whether the nodes that the job may run on are all this machine.
     """
     paths = {"run.root": Path(recipe.run.root), "data.root": Path(recipe.data.root)}
     if recipe.model.weights:
@@ -44,8 +45,6 @@ def check_shared(recipe: Recipe, *, one_machine: bool) -> list[Finding]:
     paths["the Python environment"] = Path(sys.prefix)
     if not Path(sys.base_prefix).is_relative_to("/usr"):
         paths[f"its Python ({sys.base_prefix})"] = Path(sys.base_prefix)
-    if one_machine:
-        return [passed("this machine is the only node")]
     told = [Path(folder) for folder in recipe.cluster.shared]
     types: dict[str, None] = {}
     local: dict[tuple[str, Path], list[str]] = {}
@@ -58,6 +57,8 @@ def check_shared(recipe: Recipe, *, one_machine: bool) -> list[Finding]:
             types["as cluster.shared says"] = None
         else:
             local.setdefault((kind, mount), []).append(what)
+    if local and is_one_machine():
+        return [passed("this machine is the only node")]
     findings = [_local(kind, mount, names) for (kind, mount), names in local.items()]
     return findings or [passed(f"every node sees all files ({', '.join(types)})")]
 
@@ -65,7 +66,7 @@ def check_shared(recipe: Recipe, *, one_machine: bool) -> list[Finding]:
 def _local(kind: str, mount: Path, names: list[str]) -> Finding:
     what = f"{', '.join(names[:-1])} and {names[-1]} lie" if names[1:] else f"{names[0]} lies"
     return warned(
-        f"{what} on {kind} (mounted at {mount}), which other nodes need not see",
+        f"{what} on {kind} (mounted at {mount}), which other nodes may not see",
         "use storage that every node mounts; doctor --on-node tries it out. If they do see it, say "
         "so in configs/site.yaml, cluster.shared",
     )
@@ -133,9 +134,10 @@ def check_space(recipe: Recipe) -> list[Finding]:
 
 def check_home() -> list[Finding]:
     """Whether programs that keep files in the home folder will find room there."""
-    home = Path.home()
+    home = os.environ.get("HOME")
     try:
-        _write(home, 4096)
+        if home:
+            _write(Path(home), 4096)
     except OSError as error:
         if error.errno not in FULL:
             return []  # Many a home is read-only or missing on purpose.

@@ -472,6 +472,19 @@ def test_a_node_that_is_unfit_is_named(own_cluster: dict[str, str], tmp_path: Pa
     assert "has no GPU that answers, but train.device is cuda" in faults[0]
 
 
+def test_a_job_that_comes_to_nothing_tells_its_last_words(
+    own_cluster: dict[str, str], tmp_path: Path
+) -> None:
+    broken = "cluster.setup=['echo the module is missing >&2', 'exit 3']"
+
+    done = on_node(own_cluster, tmp_path, "--set", broken)
+
+    assert done.returncode == 1
+    assert re.search(r"error: job \d+ came to nothing", done.stderr)
+    assert done.stderr.endswith("the module is missing\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_cancels_the_job_that_waits_and_leaves_nothing(
     own_cluster: dict[str, str], tmp_path: Path
 ) -> None:
