@@ -106,7 +106,9 @@ class _Report:
     def close(self, seconds: float) -> None:
         """Print the summary."""
         words = ", ".join(f"{number} {SUMMARY[level]}" for level, number in self.counts.items())
-        print(f"{count(sum(self.counts.values()), 'check')}: {words}, in {seconds:.1f} s")
+        print(
+            f"{count(sum(self.counts.values()), 'check')}: {words}, in {seconds:.1f} s", flush=True
+        )
 
     def _print(self, text: str, head: str, indent: int) -> None:
         wrapper = textwrap.TextWrapper(
