@@ -47,13 +47,13 @@ def examine(case: Case) -> int:
     """
     plan = case.plan
     assert plan, "whoever calls this has checked the workers"
-    root = Path(case.recipe.run.root)
-    run = RunDirectory(root / f".doctor-{secrets.token_hex(4)}")
+    run = RunDirectory(Path(case.recipe.run.root) / f".doctor-{secrets.token_hex(4)}")
 
     def fill(draft: RunDirectory) -> None:
         draft.engine_files.mkdir()
         draft.config.write_text(dump_recipe(case.recipe), encoding="utf-8")
-        snapshot.copy_code(draft.code, root / snapshot.STORE)
+        # Not into the store of the runs: of this one nothing is to be left.
+        snapshot.copy_code(draft.code, draft.path / snapshot.STORE)
         if case.engine.name == "slurm":
             draft.script.write_text(_script(case, plan, run), encoding="utf-8")
 
