@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from importlib import metadata
@@ -37,6 +38,7 @@ def check_torch(recipe: Recipe, plan: Layout | None) -> list[Finding]:
     return [passed(f"torch {version}, a build for GPUs, in {sys.prefix}")]
 
 
+@functools.cache
 def _is_cpu_build(version: str, package: Path) -> bool:
     """By the version where it says so, else by the library that every build for GPUs has.
 
@@ -48,6 +50,7 @@ def _is_cpu_build(version: str, package: Path) -> bool:
     return not any(list(folder.glob(name)) for folder in folders for name in GPU_LIBRARIES)
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

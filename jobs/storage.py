@@ -27,7 +27,7 @@ SHARED = {
 # ResNet-50 without its last layer, in numbers of four bytes each; momentum takes as many.
 BACKBONE_NUMBERS = 23_600_000
 LAST_LAYER_INPUTS = 2048
-# Snapshot of the code, logs, TensorBoard's files: measured at a tenth of this.
+# Generous for the snapshot of the code, logs and TensorBoard's files.
 OTHER_BYTES = 50 * 10**6
 OTHER_FILES = 1000
 FULL = {errno.ENOSPC: "it is full", errno.EDQUOT: "your quota is used up"}
@@ -187,6 +187,13 @@ def _write(folder: Path, size: int) -> None:
 
 
 def _reserve(file: int, size: int) -> None:
+    """Have the file system set `size` bytes aside, where it can.
+
+    Raises:
+        OSError: they cannot be had.
+    """
+    if sys.platform != "linux":
+        return
     # Not os.posix_fallocate, which writes to every block where the file system cannot reserve.
     number = ctypes.c_int64
     if _LIBC.fallocate(file, 0, number(0), number(size)) and ctypes.get_errno() in FULL:
