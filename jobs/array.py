@@ -31,6 +31,7 @@ def launch(
     command: Sequence[str],
     *,
     dry_run: bool,
+    watch: bool,
 ) -> int:
     """Check all runs of a sweep and start them; returns the exit code.
 
@@ -40,6 +41,7 @@ def launch(
         texts: what `--sweep` says.
         command: the command line, for the record.
         dry_run: only print what would be submitted.
+        watch: whether to show the jobs of Slurm until they end; local runs are shown anyway.
 
     Raises:
         RequestError: with every problem of any of the runs; nothing was made.
@@ -74,8 +76,9 @@ def launch(
         _note_job(folder, elements, job)
         print(f"submitted job {job}: {count(len(elements), 'run')}, each {plan.describe()}")
         print(f"sweep directory: {path_from_here(folder.path)}")
-        print(next_commands(folder, ("status", "report", "tensorboard", "cancel")))
-        return 0
+        print(next_commands(folder, ("status", "watch", "report", "tensorboard", "cancel")))
+        runs = [RunDirectory(folder.path / element.folder) for element in elements]
+        return launcher.follow(runs) if watch else 0
     with rundir.create(folder, fill):
         pass
     return _run_in_turn(folder, loaded, elements)

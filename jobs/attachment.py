@@ -55,4 +55,6 @@ def _start_of(pid: int) -> str:
     except OSError:
         return ""
     # The second field is the program's name in parentheses and may hold spaces itself.
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    # A zombie has ended; only nobody has asked yet how.
+    return "" if fields[0] == "Z" else fields[19]

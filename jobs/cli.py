@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   python launch.py --config finetune.yaml --sweep optimizer.lr=0.001,0.0025 --sweep run.seed=1,2,3
   python launch.py doctor --config finetune.yaml
   python launch.py status
+  python launch.py watch finetune
   python launch.py logs -f finetune
   python launch.py cancel finetune/20260101-120000-1a2b
   python launch.py resume finetune --set cluster.time_limit=08:00:00
@@ -63,9 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; starting a run is the one without a name."""
     parser = argparse.ArgumentParser(
         prog="launch.py",
-        usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run]\n"
+        usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run] [--watch]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {doctor,status,logs,cancel,resume,report,tensorboard} [--help] ...",
+        "       launch.py {doctor,status,watch,logs,cancel,resume,report,tensorboard} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -93,6 +94,11 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         help="a run for each value, or for each combination; on Slurm as one array",
     )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay and show a live screen of the job; leaving it does not touch the job",
+    )
     commands = parser.add_subparsers(
         dest="command", title="commands on runs", metavar="COMMAND", prog="launch.py"
     )
@@ -113,8 +119,34 @@ def make_parser() -> argparse.ArgumentParser:
         "--on-node", action="store_true", help="also start a short job that looks at the nodes"
     )
 
-    status = _add(commands, "status", "one line a run", "status finetune")
-    status.add_argument("runs", metavar="RUN", nargs="*", help="runs to show; all if left out")
+    status = _add(commands, "status", "one line a run", "status finetune --watch")
+    status.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="*",
+        help="runs or sweeps to show; if left out, the newest and all that are queued or running",
+    )
+    status.add_argument("--all", action="store_true", help="also old runs, and all of a sweep")
+    status.add_argument(
+        "--watch",
+        dest="every",
+        metavar="SECONDS",
+        nargs="?",
+        type=_seconds,
+        const=10.0,
+        help="keep showing it until Ctrl-C, read anew every so many seconds (10 if left out); "
+        "Slurm itself is asked every 10 seconds, not more often",
+    )
+
+    watch = _add(
+        commands,
+        "watch",
+        "live screen of a run: progress, curves, log; leaving it does not touch the job",
+        "watch finetune",
+    )
+    watch.add_argument(
+        "run", metavar="RUN", nargs="?", help=RUN_HELP.replace("run's", "run's or sweep's", 1)
+    )
 
     logs = _add(commands, "logs", "what the workers printed", "logs -f --rank 0 finetune")
     logs.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
@@ -178,12 +210,24 @@ def _add(
     return parser
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds, got {text!r}; name runs before --watch"
+        ) from None
+    if not 1 <= seconds < 86400:
+        raise argparse.ArgumentTypeError("expected at least 1 second and less than a day")
+    return seconds
+
+
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     if options.command in (None, "doctor"):
         return _with_recipe(parser, options, arguments)
-    about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep")
+    about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep", "watch")
     if any(getattr(options, name) for name in about_a_new_run):
         parser.error(f"{options.command} is about runs that exist; it takes no recipe")
     return _do(options)
@@ -193,9 +237,13 @@ def _do(options: argparse.Namespace) -> int:
     """The command on runs that was named."""
     match options.command:
         case "status":
-            from jobs import status
+            from jobs import overview
 
-            code = status.show(options.runs, _root())
+            code = overview.show(options.runs, _root(), everything=options.all, every=options.every)
+        case "watch":
+            from jobs import watch
+
+            code = watch.show(options.run, _root())
         case "logs":
             from jobs import logs
 
@@ -226,7 +274,7 @@ def _with_recipe(
         parser.error("say what to run: --config finetune.yaml (or --help)")
     if options.command is None:
         return _launch(options, arguments)
-    if options.name or options.engine or options.dry_run or options.sweep:
+    if any(getattr(options, name) for name in ("name", "engine", "dry_run", "sweep", "watch")):
         parser.error("doctor takes --config, --set and --on-node")
     from jobs import doctor
 
@@ -250,11 +298,12 @@ def _launch(options: argparse.Namespace, arguments: list[str]) -> int:
             options.sweep,
             ["launch.py", *arguments],
             dry_run=options.dry_run,
+            watch=options.watch,
         )
     loaded = _load(options.config, overrides)
     if options.dry_run:
         return launcher.show(loaded)
-    return launcher.launch(loaded, ["launch.py", *arguments])
+    return launcher.launch(loaded, ["launch.py", *arguments], watch=options.watch)
 
 
 def _root() -> Path:

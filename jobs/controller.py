@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs import queue
 from jobs.errors import WorkError
+from jobs.queue import Job
 
 PING_SECONDS = 5.0
 QUERY_SECONDS = 30.0
@@ -52,16 +54,6 @@ class Start:
 
     began: int
     state: str
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job as Slurm describes it."""
-
-    job_id: str
-    state: str
-    reason: str
-    work_dir: str
 
 
 def is_leak(name: str) -> bool:
@@ -117,17 +109,22 @@ def try_script(script: str) -> tuple[bool, str]:
 def queued_jobs(users: Iterable[str]) -> list[Job]:
     """The jobs of some users that the controller still knows, ended ones of late included.
 
-    One query for any number of runs. `scontrol show job` reads the same records of the controller,
-    so it would add nothing.
+    One query for any number of runs, elements of arrays one by one. Where squeue does not do as it
+    is told (some sites put something of their own in its place) scontrol is asked.
 
     Raises:
         WorkError: the controller does not answer.
     """
-    command = ["squeue", "--noheader", "--states=all", f"--user={','.join(users)}"]
-    answer = _ask([*command, "--format=%i|%T|%r|%Z"], QUERY_SECONDS)
-    if answer.returncode != 0:
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--user={','.join(users)}"]
+    command.append(f"--format={queue.FORMAT}")
+    answer = _ask(command, QUERY_SECONDS, SLURM_TIME_FORMAT="%s")
+    if answer.returncode == 0:
+        return queue.parse_squeue(answer.stdout)
+    command = ["scontrol", "--oneliner", "show", "job"]
+    records = _words(command, QUERY_SECONDS, SLURM_TIME_FORMAT="%s")
+    if not records:
         raise WorkError(answer.stderr.strip())
-    return [Job(*line.split("|", 3)) for line in answer.stdout.splitlines()]
+    return queue.parse_scontrol(records)
 
 
 def recorded_states(job_ids: Iterable[str]) -> dict[str, str]:
@@ -142,9 +139,9 @@ def recorded_states(job_ids: Iterable[str]) -> dict[str, str]:
         return {}
     if answer.returncode != 0:
         return {}
-    rows = (line.split("|", 1) for line in answer.stdout.splitlines())
     # "CANCELLED by 1000" is a state and a user.
-    return {job: state.split()[0] for job, state in rows}
+    rows = re.findall(r"^([^|\n]+)\|(\w+)", answer.stdout, re.MULTILINE)
+    return dict(rows)
 
 
 def look_at(job_id: str) -> Now | None:

@@ -48,6 +48,21 @@ def read_lines(path: Path) -> list[str]:
         return []
 
 
+def read_end(path: Path, size: int) -> tuple[str, bool, float]:
+    """The last `size` bytes of a file, whether that is all of it, and when it was written.
+
+    Opened once, for each look at a file takes its time on network storage. Empty if there is none.
+    """
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            start = max(0, state.st_size - size)
+            file.seek(start)
+            return file.read().decode(errors="replace"), start == 0, state.st_mtime
+    except FileNotFoundError:
+        return "", True, 0.0
+
+
 def parse(text: str) -> dict[str, Any] | None:
     """The JSON object that a text is; None if it is damaged."""
     try:

@@ -21,8 +21,13 @@ from jobs.rundir import RunDirectory
 from jobs.text import next_commands, path_from_here
 
 
-def launch(loaded: LoadedRecipe, command: Sequence[str]) -> int:
+def launch(loaded: LoadedRecipe, command: Sequence[str], *, watch: bool = False) -> int:
     """Check a recipe and start it; returns the exit code.
+
+    Args:
+        loaded: the recipe.
+        command: the command line, for the record.
+        watch: whether to show a job of Slurm until it ends; a local run is shown anyway.
 
     Raises:
         RequestError: with every problem found; nothing was made.
@@ -37,7 +42,8 @@ def launch(loaded: LoadedRecipe, command: Sequence[str]) -> int:
         raise RequestError(*problems)
     run = rundir.reserve(Path(recipe.run.root), recipe.run.name)
     if chosen.name == "slurm":
-        return _submit(recipe, plan, run, command)
+        _submit(recipe, plan, run, command)
+        return follow([run]) if watch else 0
 
     from jobs import local
 
@@ -91,7 +97,7 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[str]) -> int:
+def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[str]) -> None:
     from jobs import slurm
 
     executor = slurm.make_executor(recipe, plan, run)
@@ -105,8 +111,15 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
     run.note(f"submitted as job {job}")
     print(f"submitted job {job}: {plan.describe()}")
     print(f"run directory: {path_from_here(run.path)}")
-    print(next_commands(run, ("status", "logs -f", "tensorboard", "cancel")))
-    return 0
+    print(next_commands(run, ("status", "watch", "logs -f", "tensorboard", "cancel")))
+
+
+def follow(runs: list[RunDirectory]) -> int:
+    """Stay and show what was submitted until it ends; returns the exit code."""
+    from jobs import watch
+
+    sys.stdout.flush()
+    return watch.follow(runs)
 
 
 def fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
 from jobs import files
 from jobs.rundir import RunDirectory
+
+# Of a long run's metrics only the end is read: about a thousand lines, which with the settings of
+# most recipes is the whole file.
+END_BYTES = 2**18
+# The speed is measured over so many.
+RECENT_LINES = 50
 
 
 @dataclass(frozen=True)
@@ -20,30 +28,72 @@ class Progress:
     images_per_second: float | None = None
     last_score: float | None = None
     best_score: float | None = None
+    lr: float | None = None
+    memory_mb: int | None = None
+    epoch_step: int | None = None
+    """The newest step, counted from the beginning of its epoch; None after an evaluation."""
+    step_seconds: float | None = None
+    """The median over the newest steps of the newest attempt."""
+    evaluation_seconds: float | None = None
+    """The newest evaluation's."""
+    attempt: int | None = None
+    """Whose the newest training line is."""
+    written_at: float | None = None
+    """When the newest line was, in seconds since the epoch."""
 
 
 def read(run: RunDirectory) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    return [row for line in _lines(run) if (row := files.parse(line))]
+    # The last piece is a line that is still being written, or nothing.
+    lines = files.read_lines(run.metrics)[:-1]
+    return [row for line in lines if (row := files.parse(line))]
 
 
 def progress(run: RunDirectory) -> Progress:
     """Where the run stands by its metrics."""
-    lines = _lines(run)
-    # A long run has thousands of training lines and few others: only what is needed is parsed.
+    lines, is_all, written_at = _read_end(run)
+    # Thousands of lines in fifty runs: only what is needed is parsed.
     newest = next(filter(None, map(files.parse, reversed(lines))), {})
-    logged = (files.parse(line) for line in reversed(lines) if '"train"' in line)
-    training = next(filter(None, logged), {})
+    logged = (files.parse(line) or {} for line in reversed(lines) if '"train"' in line)
+    recent = list(itertools.islice(logged, RECENT_LINES))
+    training = next(filter(None, recent), {})
+    times = [
+        row["time"]
+        for row in recent
+        if "time" in row and row.get("attempt") == training.get("attempt")
+    ]
     rows = (files.parse(line) or {} for line in lines if '"val"' in line)
-    scores = [row["accuracy_top-1"] for row in rows if "accuracy_top-1" in row]
+    evaluations = [row for row in rows if "accuracy_top-1" in row]
+    scores = [row["accuracy_top-1"] for row in evaluations]
+    saved = [] if is_all else _saved_scores(run)
     return Progress(
         epoch=newest.get("epoch"),
         step=newest.get("step"),
-        steps=training.get("steps"),
+        steps=newest.get("steps", training.get("steps")),
         loss=training.get("loss"),
         images_per_second=training.get("images_per_second"),
         last_score=scores[-1] if scores else None,
-        best_score=max(scores, default=None),
+        best_score=max([*scores, *saved], default=None),
+        lr=newest.get("lr"),
+        memory_mb=training.get("memory"),
+        epoch_step=training.get("iter") if newest == training else None,
+        step_seconds=statistics.median(times) if times else None,
+        evaluation_seconds=evaluations[-1].get("seconds") if evaluations else None,
+        attempt=training.get("attempt"),
+        written_at=written_at if newest else None,
+    )
+
+
+def final_progress(content: dict[str, Any]) -> Progress:
+    """Where a finished run stands by the content of its results.json."""
+    best = content.get("best", {})
+    return Progress(
+        epoch=content.get("epochs"),
+        step=content.get("steps"),
+        steps=content.get("steps"),
+        images_per_second=content.get("images_per_second"),
+        last_score=content.get("accuracy_top-1"),
+        best_score=best.get("accuracy_top-1"),
     )
 
 
@@ -52,6 +102,18 @@ def results(run: RunDirectory) -> dict[str, Any] | None:
     return files.read_json(run.results)
 
 
-def _lines(run: RunDirectory) -> list[str]:
-    """The complete lines of metrics.jsonl; one that is still being written is left out."""
-    return files.read_lines(run.metrics)[:-1]
+def _read_end(run: RunDirectory) -> tuple[list[str], bool, float]:
+    """The newest lines, an evaluation's among them if there was one; whether they are all."""
+    size = END_BYTES
+    while True:
+        text, is_all, written_at = files.read_end(run.metrics, size)
+        if is_all or '"val"' in text:
+            # The last piece is a line that is still being written, the first may be half of one.
+            return text.split("\n")[0 if is_all else 1 : -1], is_all, written_at
+        size *= 4
+
+
+def _saved_scores(run: RunDirectory) -> list[float]:
+    """The scores of the checkpoints, of which the best one is always kept."""
+    manifests = (files.read_json(path) or {} for path in run.checkpoints.glob("step-*.json"))
+    return [each["score"] for each in manifests if isinstance(each.get("score"), float)]

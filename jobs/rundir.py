@@ -187,10 +187,15 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def all_runs(root: Path) -> list[RunDirectory]:
     """Every run below `root`, oldest first, the elements of a sweep in their order."""
-    folders = [config.parent for config in root.glob("*/*/config.yaml")]
-    for sweep in root.glob(f"*/*/{SWEEP}"):
-        folders += [config.parent for config in sweep.parent.glob("*/config.yaml")]
-    found = [RunDirectory(each) for each in folders if not each.name.startswith(".")]
+    found = []
+    for folder in root.glob("*/*"):
+        # Each look takes its time on network storage, and there may be thousands of runs.
+        if folder.name.startswith(".") or folder.parent.name.startswith("."):
+            continue
+        if (run := RunDirectory(folder)).config.exists():
+            found.append(run)
+        elif (folder / SWEEP).exists():
+            found += [RunDirectory(config.parent) for config in folder.glob("*/config.yaml")]
     return sorted(found, key=_age)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,28 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def short_duration(seconds: float) -> str:
+    """A time span in a column: 45s, 12m, 3h05m, 2d04h."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(0, round(seconds))}s"
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours_of_day:02d}h"
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m"
+
+
+def clock(moment: float) -> str:
+    """A time of these days as people say it here: 16:40, Tue 16:40, 2 Dec 16:40."""
+    then, now = time.localtime(moment), time.localtime()
+    if then[:3] == now[:3]:
+        return time.strftime("%H:%M", then)
+    if abs(moment - time.time()) < 6 * 86400:
+        return time.strftime("%a %H:%M", then)
+    return time.strftime("%d %b %H:%M", then).lstrip("0")
 
 
 def path_from_here(path: Path) -> str:

@@ -148,6 +148,7 @@ def evaluate_epoch(session: Session) -> Scores | None:
     Raises:
         RequestError: the loss on the test images is not finite.
     """
+    began = time.perf_counter()
     state, scores = session.state, score(session)
     if scores is None:
         return None
@@ -167,6 +168,7 @@ def evaluate_epoch(session: Session) -> Scores | None:
             "lr": session.lr(state.step - 1),
             **accuracies,
             "loss": scores.loss,
+            "seconds": round(time.perf_counter() - began, 3),
             "step": state.step,
             "steps": session.total_steps,
         }
