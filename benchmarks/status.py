@@ -141,39 +141,55 @@ def make_programs(folder: Path, queue: list[str]) -> dict[str, str]:
     return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-def measure(
-    command: list[str], folder: Path, environment: dict[str, str], runs: int
-) -> dict[str, Any]:
-    """Seconds of a command, its questions to Slurm, and the files that it opens."""
-    calls, seconds = folder / "bin" / "calls", []
-    for _ in range(runs + 1):
-        calls.unlink(missing_ok=True)
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "launch.py", *command],
-            cwd=folder,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        seconds.append(time.perf_counter() - began)
-    asked = Counter(calls.read_text().split())
-    logs = str(folder / "logs")
+def seconds(command: list[str], folder: Path, environment: dict[str, str]) -> float:
+    """Wall time of one whole process."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "launch.py", *command],
+        cwd=folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    return time.perf_counter() - began
+
+
+def count(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The questions that a command asks Slurm, and the files of runs that it opens."""
+    calls = folder / "bin" / "calls"
+    calls.unlink()
     counted = subprocess.run(
-        [sys.executable, "-c", COUNT_OPENED, logs, *command],
+        [sys.executable, "-c", COUNT_OPENED, str(folder / "logs"), *command],
         cwd=folder,
         env=environment,
         check=True,
         capture_output=True,
         text=True,
     )
-    return {
-        "least": round(min(seconds[1:]), 3),
-        "median": round(statistics.median(seconds[1:]), 3),
-        "most": round(max(seconds[1:]), 3),
-        "queries": dict(asked),
-        "opened": json.loads(counted.stderr.splitlines()[-1]),
-    }
+    return Counter(calls.read_text().split()), json.loads(counted.stderr.splitlines()[-1])
+
+
+def measure(folder: Path, environment: dict[str, str], runs: int) -> dict[str, dict[str, Any]]:
+    """All commands, in turns, so a machine that slows down slows them all."""
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for run in range(runs + 1):
+        for name, command in COMMANDS.items():
+            taken = seconds(command, folder, environment)
+            if run:
+                times[name].append(taken)
+    figures: dict[str, dict[str, Any]] = {}
+    for name, command in COMMANDS.items():
+        queries, opened = count(command, folder, environment)
+        figures[name] = {
+            "least": round(min(times[name]), 3),
+            "median": round(statistics.median(times[name]), 3),
+            "most": round(max(times[name]), 3),
+            "queries": queries,
+            "opened": opened,
+        }
+    return figures
 
 
 def main() -> None:
@@ -194,14 +210,11 @@ def main() -> None:
         (folder / "bin").mkdir()
         queue = make_runs(folder / "logs", args.finished, args.live)
         environment = make_programs(folder / "bin", queue)
-        figures = {
-            name: measure(command, folder, environment, args.runs)
-            for name, command in COMMANDS.items()
-        }
+        figures = measure(folder, environment, args.runs)
 
     table = Table("command", "median s", "most s", "questions to Slurm", "files opened")
     for name, found in figures.items():
-        asked = ", ".join(f"{count} {program}" for program, count in found["queries"].items())
+        asked = ", ".join(f"{number} {program}" for program, number in found["queries"].items())
         opened = sum(found["opened"].values())
         table.add_row(
             name, f"{found['median']:.3f}", f"{found['most']:.3f}", asked or "none", str(opened)
