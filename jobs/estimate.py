@@ -81,7 +81,7 @@ def steps_per_epoch(progress: Progress, plan: Plan) -> int | None:
     """The steps of one epoch; None while nothing tells."""
     epoch, step, of_epoch = progress.epoch, progress.step, progress.epoch_step
     if epoch and epoch > 1 and step and of_epoch:
-        return (step - of_epoch) // (epoch - 1)
+        return max(0, step - of_epoch) // (epoch - 1) or None
     if progress.steps and plan.epochs and progress.steps % plan.epochs == 0:
         length = progress.steps // plan.epochs
         # In a run cut short by train.max_steps epochs are longer than that.

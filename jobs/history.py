@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -47,9 +48,9 @@ class History:
         step, loss, score = row.get("step"), row.get("loss"), row.get("accuracy_top-1")
         if not isinstance(step, int):
             return
-        if row.get("mode") == "train" and isinstance(loss, int | float):
+        if row.get("mode") == "train" and isinstance(loss, int | float) and math.isfinite(loss):
             _append(self.losses, (step, loss))
-        elif isinstance(score, int | float):
+        elif isinstance(score, int | float) and math.isfinite(score):
             _append(self.scores, (step, score))
 
 

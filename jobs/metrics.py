@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -57,43 +58,40 @@ def progress(run: RunDirectory) -> Progress:
     logged = (files.parse(line) or {} for line in reversed(lines) if '"train"' in line)
     recent = list(itertools.islice(logged, RECENT_LINES))
     training = next(filter(None, recent), {})
-    times = [
-        row["time"]
-        for row in recent
-        if "time" in row and row.get("attempt") == training.get("attempt")
-    ]
+    mine = (row for row in recent if row.get("attempt") == training.get("attempt"))
+    times = [seconds for row in mine if (seconds := _number(row.get("time"))) is not None]
     rows = (files.parse(line) or {} for line in lines if '"val"' in line)
-    evaluations = [row for row in rows if "accuracy_top-1" in row]
+    evaluations = [row for row in rows if _number(row.get("accuracy_top-1")) is not None]
     scores = [row["accuracy_top-1"] for row in evaluations]
     saved = [] if is_all else _saved_scores(run)
     return Progress(
-        epoch=newest.get("epoch"),
-        step=newest.get("step"),
-        steps=newest.get("steps", training.get("steps")),
-        loss=training.get("loss"),
-        images_per_second=training.get("images_per_second"),
+        epoch=_whole(newest.get("epoch")),
+        step=_whole(newest.get("step")),
+        steps=_whole(newest.get("steps", training.get("steps"))),
+        loss=_number(training.get("loss")),
+        images_per_second=_number(training.get("images_per_second")),
         last_score=scores[-1] if scores else None,
         best_score=max([*scores, *saved], default=None),
-        lr=newest.get("lr"),
-        memory_mb=training.get("memory"),
-        epoch_step=training.get("iter") if newest == training else None,
+        lr=_number(newest.get("lr")),
+        memory_mb=_whole(training.get("memory")),
+        epoch_step=_whole(training.get("iter")) if newest == training else None,
         step_seconds=statistics.median(times) if times else None,
-        evaluation_seconds=evaluations[-1].get("seconds") if evaluations else None,
-        attempt=training.get("attempt"),
+        evaluation_seconds=_number(evaluations[-1].get("seconds")) if evaluations else None,
+        attempt=_whole(training.get("attempt")),
         written_at=written_at if newest else None,
     )
 
 
 def final_progress(content: dict[str, Any]) -> Progress:
     """Where a finished run stands by the content of its results.json."""
-    best = content.get("best", {})
+    best = content.get("best")
     return Progress(
-        epoch=content.get("epochs"),
-        step=content.get("steps"),
-        steps=content.get("steps"),
-        images_per_second=content.get("images_per_second"),
-        last_score=content.get("accuracy_top-1"),
-        best_score=best.get("accuracy_top-1"),
+        epoch=_whole(content.get("epochs")),
+        step=_whole(content.get("steps")),
+        steps=_whole(content.get("steps")),
+        images_per_second=_number(content.get("images_per_second")),
+        last_score=_number(content.get("accuracy_top-1")),
+        best_score=_number(best.get("accuracy_top-1")) if isinstance(best, dict) else None,
     )
 
 
@@ -116,4 +114,17 @@ def _read_end(run: RunDirectory) -> tuple[list[str], bool, float]:
 def _saved_scores(run: RunDirectory) -> list[float]:
     """The scores of the checkpoints, of which the best one is always kept."""
     manifests = (files.read_json(path) or {} for path in run.checkpoints.glob("step-*.json"))
-    return [each["score"] for each in manifests if isinstance(each.get("score"), float)]
+    scores = (_number(each.get("score")) for each in manifests)
+    return [score for score in scores if score is not None]
+
+
+def _whole(value: object) -> int | None:
+    """A whole number; None for whatever else a foreign file may hold."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    """A finite number; None for whatever else a foreign file may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None

@@ -228,7 +228,7 @@ def _status(record: _Record, jobs: list[Job], recorded: dict[str, str]) -> Statu
         if record.results:
             return _finished_status(record, record.results)
         return _ended_status(record, recorded)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         # One damaged or foreign folder must not hide the others.
         return Status(record.run, "unknown", 0, Progress(), f"cannot be read: {error!r}")
 

@@ -74,6 +74,13 @@ def test_the_length_of_an_epoch_is_known_as_soon_as_possible() -> None:
     assert estimate.steps_per_epoch(cut_short, Plan(10)) is None
 
 
+def test_strange_figures_make_no_epoch() -> None:
+    strange = Progress(epoch=5, step=50, steps=1000, epoch_step=50, step_seconds=1, written_at=SOON)
+
+    assert estimate.steps_per_epoch(strange, Plan()) is None
+    assert estimate.run_end(strange, Plan()) == SOON + 950
+
+
 def test_the_recipes_limit_counts_from_the_start_of_the_attempt() -> None:
     attempt = Attempt(1, "7", 0, ["node1"], "2026-01-01T10:00:00Z")
 

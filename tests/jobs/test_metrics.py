@@ -57,6 +57,24 @@ def test_a_run_without_metrics_has_no_progress(run: RunDirectory) -> None:
     assert metrics.progress(run) == metrics.Progress()
 
 
+def test_what_is_no_number_is_not_known(run: RunDirectory) -> None:
+    """Old, foreign and damaged files are no reason to fail."""
+    rows: list[object] = [
+        {"mode": "val", "accuracy_top-1": "high", "seconds": None},
+        {"mode": "train", "step": 1.5, "epoch": "one", "loss": float("nan"), "time": [1]},
+        ["train"],
+        {"mode": "train", "step": True, "steps": {}, "iter": "x", "memory": "much", "lr": None},
+    ]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written_at = run.metrics.stat().st_mtime
+    history = History(run.metrics)
+    history.update()
+
+    assert metrics.progress(run) == metrics.Progress(written_at=written_at)
+    assert metrics.final_progress({"best": 3, "steps": "all"}) == metrics.Progress()
+    assert (history.losses, history.scores) == ([], [])
+
+
 def test_a_history_reads_on_and_forgets_what_a_lost_attempt_wrote(run: RunDirectory) -> None:
     history = History(run.metrics)
     history.update()
