@@ -208,6 +208,27 @@ def test_a_plain_scancel_saves_and_does_not_requeue(workplace: Workplace) -> Non
     assert "is not started again: the run was cancelled" in run.launcher_log.read_text()
 
 
+def test_a_preempted_job_saves_and_goes_on_when_the_nodes_are_free(workplace: Workplace) -> None:
+    run, job = submit(workplace, *LONG, "--set", "cluster.partition=low")
+    await_step(run, 1)
+    [line] = ledger_lines(run)
+    urgent = ("sbatch", "--parsable", "--partition=gpu", "--exclusive", "--output=/dev/null")
+    nodes = f"--nodelist={','.join(line['nodes'])}"
+
+    other = slurm(workplace, *urgent, nodes, "--nodes=2", "--time=2", "--wrap=sleep 3").strip()
+
+    try:
+        first = await_ledger_end(run, 1)
+        assert (first["reason"], first["exit_code"]) == ("preemption", 75)
+        assert await_end(workplace, other) == "COMPLETED"
+        await_restart(workplace, job)
+        await_step(run, 2)
+    finally:
+        slurm(workplace, "scancel", other)
+    workplace.launch("cancel", run.label)
+    assert await_ledger_end(run, 2)["first_step"] == first["last_step"] + 1
+
+
 def test_a_waiting_run_says_why_and_can_be_cancelled(workplace: Workplace) -> None:
     run, job = submit(workplace, "--set", "cluster.sbatch.begin=now+1hour")
 

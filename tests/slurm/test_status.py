@@ -93,7 +93,7 @@ def is_preempted(workplace: Workplace, run: RunDirectory) -> None:
     other = slurm(workplace, *OTHER, nodes, "--nodes=2", "--time=2", "--wrap=sleep 3").strip()
 
     line = await_ledger_end(run, 1)
-    assert (line["reason"], line["exit_code"]) == ("preemption", 75)
+    assert line["reason"] == "preemption"
     await_status(workplace, run, "queued")
     assert row_of(workplace, run)["STEP"] == f"{line['last_step']}/{STEPS}"
     assert await_end(workplace, other) == "COMPLETED"
