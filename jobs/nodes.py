@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.loader import dump_recipe
-from jobs import controller, failure, files, rundir, slurm, snapshot, status
+from jobs import controller, failure, files, reasons, rundir, slurm, snapshot, status
 from jobs.errors import WorkError
 from jobs.layout import Layout
 from jobs.preflight import Case
@@ -129,7 +129,7 @@ def _await_end(job: str) -> None:
     while True:
         state, reason = controller.state_and_reason(job)
         if state in status.QUEUED:
-            words = status.REASONS.get(reason, reason)
+            words = reasons.explain(reason)
         elif state in status.RUNNING | status.ENDING:
             words = "runs"
         elif state:
