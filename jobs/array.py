@@ -18,6 +18,7 @@ from configs.settings import RecipeError
 from jobs import controller, engine, launcher, rundir, sweep
 from jobs.engine import Engine
 from jobs.errors import RequestError, WorkError, place_of
+from jobs.interruption import Interrupt, uninterrupted
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
 from jobs.sweep import Axis, Element
@@ -71,17 +72,19 @@ def launch(
             _fill_for_slurm(draft, folder, loaded, elements, plan)
 
     if chosen.name == "slurm":
+        with contextlib.ExitStack() as held:
+            with rundir.create(folder, fill):
+                held.enter_context(uninterrupted())
+                job = _submit(folder)
+            _note_job(folder, elements, job)
+            print(f"submitted job {job}: {count(len(elements), 'run')}, each {plan.describe()}")
+            print(f"sweep directory: {path_from_here(folder.path)}")
+            print(next_commands(folder, ("status", "report", "tensorboard", "cancel")))
+        return 0
+    with contextlib.ExitStack() as held:
         with rundir.create(folder, fill):
-            job = _submit(folder)
-        _note_job(folder, elements, job)
-        print(f"submitted job {job}: {count(len(elements), 'run')}, each {plan.describe()}")
-        print(f"sweep directory: {path_from_here(folder.path)}")
-        print(next_commands(folder, ("status", "watch", "report", "tensorboard", "cancel")))
-        runs = [RunDirectory(folder.path / element.folder) for element in elements]
-        return launcher.follow(runs) if watch else 0
-    with rundir.create(folder, fill):
-        pass
-    return _run_in_turn(folder, loaded, elements)
+            interrupt = held.enter_context(Interrupt().watch())
+        return _run_in_turn(folder, loaded, elements, interrupt)
 
 
 def _load(
@@ -181,13 +184,10 @@ def render(
 
 
 def _submit(folder: RunDirectory) -> str:
-    from jobs import slurm
-
-    with slurm.uninterrupted():
-        try:
-            return controller.submit(folder.script)
-        except WorkError as error:
-            raise RequestError(str(error)) from None
+    try:
+        return controller.submit(folder.script)
+    except WorkError as error:
+        raise RequestError(str(error)) from None
 
 
 def _note_job(folder: RunDirectory, elements: Sequence[Element], job: str) -> None:
@@ -204,25 +204,32 @@ def _note_job(folder: RunDirectory, elements: Sequence[Element], job: str) -> No
 
 
 def _run_in_turn(
-    folder: RunDirectory, loaded: Sequence[LoadedRecipe], elements: Sequence[Element]
+    folder: RunDirectory,
+    loaded: Sequence[LoadedRecipe],
+    elements: Sequence[Element],
+    interrupt: Interrupt,
 ) -> int:
     """Run one after the other, whatever becomes of each; returns the worst exit code."""
-    from jobs import layout, local
+    from jobs import cancellation, layout, local
 
     worst = 0
     for number, (each, element) in enumerate(zip(loaded, elements, strict=True), start=1):
         run = RunDirectory(folder.path / element.folder)
+        if cancellation.is_passed_over(run):
+            print(f"not started, as the sweep was cancelled: {element.folder}", file=sys.stderr)
+            continue
         print(f"run {number} of {len(elements)}: {element.folder}", file=sys.stderr)
+        plan = layout.on_this_machine(each.recipe, layout.count_gpus())
         try:
-            code = local.run_attached(
-                run, each.recipe, layout.on_this_machine(each.recipe, layout.count_gpus())
-            )
+            code = local.run_attached(run, each.recipe, plan, interrupt)
         except (RequestError, WorkError) as error:
             print(f"error: {run.label}: {error}", file=sys.stderr)
             code = 1
-        if code == 130:
+        if cancellation.is_cancelled_here(run):
+            interrupt.count = 0  # that was for this one
+        elif interrupt.count:
             print(f"{len(elements) - number} of the sweep were not started", file=sys.stderr)
-            return code
+            return 130
         worst = max(worst, code)
     print(f"sweep directory: {path_from_here(folder.path)}")
     print(next_commands(folder, ("report", "tensorboard", "status")))

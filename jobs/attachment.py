@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jobs import files
 from jobs.files import write_json
-from jobs.rundir import RunDirectory
+from jobs.rundir import RunDirectory, warning
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,30 @@ class Launcher:
     host: str
     pid: int
     started: str
-    """When the process began, in the kernel's ticks: a process id alone is used again."""
+    """When the process began, in the kernel's ticks: a process id alone is used again. Empty when
+    the process has seen the run to its end, and may carry another."""
     start_key: str
 
     def is_alive(self) -> bool | None:
         """Whether it runs; None if that cannot be told from this machine."""
         if self.host != socket.gethostname():
             return None
-        return _start_of(self.pid) == self.started
+        return bool(self.started) and start_of(self.pid) == self.started
 
 
 def attach(run: RunDirectory, start_key: str) -> None:
     """Record that this process carries `run`."""
     pid = os.getpid()
-    launcher = Launcher(socket.gethostname(), pid, _start_of(pid), start_key)
+    launcher = Launcher(socket.gethostname(), pid, start_of(pid), start_key)
     write_json(_file(run), asdict(launcher))
+
+
+def detach(run: RunDirectory) -> None:
+    """Record that this process no longer carries `run`."""
+    launcher = read(run)
+    if launcher:
+        with warning("cannot note that the run has ended"):
+            write_json(_file(run), asdict(replace(launcher, started="")))
 
 
 def read(run: RunDirectory) -> Launcher | None:
@@ -49,7 +58,8 @@ def _file(run: RunDirectory) -> Path:
     return run.engine_files / "launcher.json"
 
 
-def _start_of(pid: int) -> str:
+def start_of(pid: int) -> str:
+    """When a process of this machine began, in the kernel's ticks; empty if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:

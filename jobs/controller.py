@@ -241,7 +241,7 @@ def follow(job_id: str, script: Path, excluded: Iterable[str]) -> tuple[str, str
 
 
 def submit(script: Path, *options: str) -> str:
-    """Queue a script as it is; returns the job id.
+    """Queue a script as it is; returns the job id. To be called uninterrupted.
 
     Raises:
         WorkError: Slurm refuses, in its words.
@@ -268,13 +268,13 @@ def requeue(job_id: str) -> str | None:
     return _order(["scontrol", "requeue", job_id])
 
 
-def cancel(job_id: str) -> None:
-    """End a job, queued or running.
+def cancel(*job_ids: str) -> None:
+    """End jobs, queued or running, with one order for all of them.
 
     Raises:
         WorkError: Slurm refuses, in its words.
     """
-    answer = _ask(["scancel", job_id], QUERY_SECONDS)
+    answer = _ask(["scancel", *job_ids], QUERY_SECONDS)
     if answer.returncode != 0:
         raise WorkError(answer.stderr.strip())
 

@@ -5,7 +5,7 @@ Everything that can be refused is refused before the run directory exists, all p
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from jobs import engine, preflight, provenance, repository, rundir, snapshot
 from jobs.engine import Engine
 from jobs.errors import RequestError, locate, place_of
 from jobs.files import write_json
+from jobs.interruption import Interrupt, uninterrupted
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
 from jobs.text import next_commands, path_from_here
@@ -47,9 +48,10 @@ def launch(loaded: LoadedRecipe, command: Sequence[str], *, watch: bool = False)
 
     from jobs import local
 
-    with rundir.create(run, lambda draft: fill(draft, recipe, command)):
-        pass
-    return local.run_attached(run, recipe, plan)
+    with contextlib.ExitStack() as held:
+        with rundir.create(run, lambda draft: fill(draft, recipe, command)):
+            interrupt = held.enter_context(Interrupt().watch())
+        return local.run_attached(run, recipe, plan, interrupt)
 
 
 def show(loaded: LoadedRecipe) -> int:
@@ -106,20 +108,16 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
         fill(draft, recipe, command)
         slurm.write_files(draft, executor, final=run)
 
-    with rundir.create(run, fill_all):
-        job = slurm.submit(run, executor)
-    run.note(f"submitted as job {job}")
-    print(f"submitted job {job}: {plan.describe()}")
-    print(f"run directory: {path_from_here(run.path)}")
-    print(next_commands(run, ("status", "watch", "logs -f", "tensorboard", "cancel")))
-
-
-def follow(runs: list[RunDirectory]) -> int:
-    """Stay and show what was submitted until it ends; returns the exit code."""
-    from jobs import watch
-
-    sys.stdout.flush()
-    return watch.follow(runs)
+    with contextlib.ExitStack() as held:
+        with rundir.create(run, fill_all):
+            # Until its job is told, or the run directory is gone again.
+            held.enter_context(uninterrupted())
+            job = slurm.submit(run, executor)
+        run.note(f"submitted as job {job}")
+        print(f"submitted job {job}: {plan.describe()}")
+        print(f"run directory: {path_from_here(run.path)}")
+        print(next_commands(run, ("status", "logs -f", "tensorboard", "cancel")))
+    return 0
 
 
 def fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from types import FrameType
 
 from configs.schema import Recipe
 from jobs import attachment, controller, digest, failure, lease, ledger, metrics, settle, text
 from jobs.errors import RequestError, WorkError
 from jobs.guard import SAVE_SECONDS
+from jobs.interruption import Interrupt
 from jobs.layout import Layout
 from jobs.progress import Display
 from jobs.rundir import RunDirectory
@@ -24,36 +24,15 @@ from jobs.rundir import RunDirectory
 POLL_SECONDS = 0.2
 # For a task to see its worker off after that.
 LAST_SECONDS = 10.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Task = subprocess.Popen[bytes]
 
 
-class _Interrupt:
-    """Ctrl-C and TERM, remembered; a second one means at once."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def _remember(self, _number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-
-    @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-        for number, handler in before.items():
-            # Under nohup the end of the terminal is not a wish to stop.
-            if handler != signal.SIG_IGN:
-                signal.signal(number, self._remember)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
+def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout, interrupt: Interrupt) -> int:
     """Run all workers to their end, showing progress; returns the exit code.
+
+    `interrupt` watches already, so that from its first moment on a run either goes on or is stopped
+    as a run.
 
     Raises:
         RequestError: a worker refused the request.
@@ -62,14 +41,16 @@ def run_attached(run: RunDirectory, recipe: Recipe, plan: Layout) -> int:
     print(f"{plan.describe()}, in {text.path_from_here(run.path)}", file=sys.stderr)
     if recipe.cluster.setup:
         print("cluster.setup is for Slurm jobs and is not run here", file=sys.stderr)
-    interrupt = _Interrupt()
     started = time.monotonic()
     start_key = f"local-{os.getpid()}-{secrets.token_hex(4)}"
     attachment.attach(run, start_key)
     before = len(ledger.read(run))
-    with interrupt.watch(), _tasks(run, recipe, plan, start_key) as tasks:
-        code = _attend(run, recipe, tasks, interrupt, before)
-    _settle(run, start_key)
+    try:
+        with _tasks(run, recipe, plan, start_key) as tasks:
+            code = _attend(run, recipe, tasks, interrupt, before)
+    finally:
+        _settle(run, start_key)
+        attachment.detach(run)
     seconds = time.monotonic() - started
     if interrupt.count:
         print(f"stopped after {text.duration(seconds)}", file=sys.stderr)
@@ -121,7 +102,7 @@ def _tasks(run: RunDirectory, recipe: Recipe, plan: Layout, start_key: str) -> I
 
 
 def _attend(
-    run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: _Interrupt, before: int
+    run: RunDirectory, recipe: Recipe, tasks: list[Task], interrupt: Interrupt, before: int
 ) -> int:
     """Wait for all tasks, which see to their workers; returns 0 or the code of the first to fail.
 

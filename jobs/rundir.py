@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.errors import RequestError
+from jobs.interruption import uninterrupted
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 STAMP = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -173,9 +174,10 @@ def create(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[
         draft.path.rename(run.path)
         yield
     except BaseException:
-        for path in (draft.path, run.path):
-            shutil.rmtree(path, ignore_errors=True)
-        _remove_empty(missing)
+        with uninterrupted():  # an impatient second Ctrl-C
+            for path in (draft.path, run.path):
+                shutil.rmtree(path, ignore_errors=True)
+            _remove_empty(missing)
         raise
 
 

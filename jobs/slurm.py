@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -192,12 +191,12 @@ def write_task(run: RunDirectory, final: RunDirectory) -> None:
 
 
 def submit(run: RunDirectory, executor: RunExecutor) -> str:
-    """Queue a complete run directory; returns the job id.
+    """Queue a complete run directory; returns the job id. To be called uninterrupted.
 
     Raises:
         RequestError: sbatch refused; its words are the message.
     """
-    with _without_leaks(), uninterrupted():
+    with _without_leaks():
         try:
             job: submitit.Job[None] = executor.submit(Task(str(run.path)))
         except (FailedJobError, FailedSubmissionError) as error:
@@ -213,17 +212,3 @@ def _without_leaks() -> Iterator[None]:
         yield
     finally:
         os.environ.update(leaks)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and the like for the body of the with."""
-    # Ended while sbatch talks to the controller, we would not know whether a job was queued, and
-    # would remove the run directory of one that was.
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

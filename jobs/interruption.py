@@ -1,0 +1,50 @@
+"""Ctrl-C and the end of a connection, put off or remembered where they would leave half a run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and the like for the body of the with, for the programs that it starts too.
+
+    Ended while sbatch talks to the controller, we would not know whether a job was queued, and
+    would remove the run directory of one that was.
+    """
+    before = [signal.signal(number, signal.SIG_IGN) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+class Interrupt:
+    """Ctrl-C and TERM, remembered; a second one means at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[Self]:
+        """Remember them for the body of the with."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            # Under nohup the end of the terminal is not a wish to stop.
+            if handler != signal.SIG_IGN:
+                signal.signal(number, self._remember)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
