@@ -11,9 +11,10 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 
 from configs.schema import Cluster
-from jobs import controller, ledger
+from jobs import controller, files, ledger
 from jobs.errors import WorkError
 from jobs.rundir import RunDirectory
 
@@ -56,9 +57,21 @@ def exclusions(run: RunDirectory, cluster: Cluster) -> list[str]:
 
     Empty if no node was unfit: then the script says it all.
     """
-    unfit = sorted({node for entry in ledger.read(run) for node in entry.unfit_nodes})
+    trusted = (files.read_json(_trusted(run)) or {}).get("attempt", 0)
+    entries = [entry for entry in ledger.read(run) if entry.attempt > trusted]
+    unfit = sorted({node for entry in entries for node in entry.unfit_nodes})
     own = cluster.sbatch.get("exclude")
     return [str(own), *unfit] if own and unfit else unfit
+
+
+def trust_nodes(run: RunDirectory) -> None:
+    """Leave no node out any more for what was found until now."""
+    attempts = [entry.attempt for entry in ledger.read(run)]
+    files.write_json(_trusted(run), {"attempt": max(attempts, default=0)})
+
+
+def _trusted(run: RunDirectory) -> Path:
+    return run.engine_files / "trusted.json"
 
 
 def say(run: RunDirectory, text: str) -> None:

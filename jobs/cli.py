@@ -154,14 +154,14 @@ def make_parser() -> argparse.ArgumentParser:
     logs.add_argument("--attempt", metavar="K", type=int, help="this attempt, not the newest")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
 
-    cancel = _add(commands, "cancel", "end a run for good", "cancel finetune")
+    cancel = _add(commands, "cancel", "end a run or a sweep for good", "cancel finetune")
     cancel.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
 
     resume = _add(
         commands,
         "resume",
-        "go on with a run that ended unfinished",
-        "resume finetune --set cluster.max_crashes=5",
+        "go on with a run that ended unfinished, or longer with a finished one",
+        "resume finetune --set schedule.epochs=40",
     )
     resume.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
     resume.add_argument(
@@ -170,7 +170,13 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         dest="changes",
-        help="change a key of cluster, logging or checkpoint from now on",
+        help="change a key from now on: cluster, evaluate, checkpoint, logging, data.root, "
+        "and what lies ahead of the schedule",
+    )
+    resume.add_argument(
+        "--all-nodes",
+        action="store_true",
+        help="take nodes again that were unfit before; without it they are left out",
     )
 
     report = _add(
@@ -247,9 +253,7 @@ def _do(options: argparse.Namespace) -> int:
         case "logs":
             from jobs import logs
 
-            code = logs.show(options.run, _root(), options.rank, options.attempt, options.follow)
-        case "cancel":
-            from jobs import cancellation
+        return resume.resume(options.run, _root(), options.changes, all_nodes=options.all_nodes)
 
             code = cancellation.cancel(options.run, _root())
         case "resume":

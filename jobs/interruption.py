@@ -13,17 +13,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and the like for the body of the with, for the programs that it starts too.
+    """Put off Ctrl-C and the like to the end of the with, also for the programs started in it.
 
     Ended while sbatch talks to the controller, we would not know whether a job was queued, and
     would remove the run directory of one that was.
     """
-    before = [signal.signal(number, signal.SIG_IGN) for number in SIGNALS]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # Blocked, not ignored: what comes meanwhile is met at the end. Children inherit the mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Interrupt:

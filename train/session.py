@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from configs import Recipe
+from configs.continuation import shaping
 from train.batches import TrainBatches
 from train.dataset import Dataset
 from train.distributed import START_TIMEOUT_SECONDS, Ranks
@@ -20,7 +21,7 @@ from train.errors import RequestError
 from train.journal import Silence
 from train.optim import learning_rate
 from train.saver import Saver
-from train.state import TrainState, shaping
+from train.state import TrainState
 from train.vote import StopVote
 
 REMEDY = "lower optimizer.lr or raise schedule.warmup_steps"

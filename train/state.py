@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import Recipe
+from configs.continuation import Taken, objections, shaping
 from train.distributed import Ranks
 from train.errors import RequestError
 
@@ -139,36 +140,22 @@ class TrainState:
         )
 
 
-def shaping(recipe: Recipe) -> dict[str, Any]:
-    """The keys that a run cannot change on its way and still be the same run, with their values."""
-    elsewhere = {
-        "data": {"root", "source", "md5"},
-        "model": {"weights"},
-        "train": {"micro_batch_size", "device", "precision", "deterministic"},
-    }
-    values: dict[str, Any] = {"run.seed": recipe.run.seed}
-    for section in ("data", "model", "optimizer", "schedule", "train"):
-        part = getattr(recipe, section).model_dump(exclude=elsewhere.get(section, set()))
-        values |= {f"{section}.{key}": value for key, value in part.items()}
-    return values
-
-
-def check_same_run(saved: dict[str, Any], recipe: Recipe) -> None:
+def check_same_run(saved: dict[str, Any], recipe: Recipe, steps_per_epoch: int) -> None:
     """Refuse to go on with `saved` under a recipe that asks for another run.
 
     Raises:
-        RequestError: naming the keys that differ, with both values.
+        RequestError: naming the keys that may not differ, with both values and the reason.
     """
-    now = shaping(recipe)
-    before = saved["recipe"]
-    changed = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
+    before, now = saved["recipe"], shaping(recipe)
+    taken = Taken(saved["step"], -(-saved["step"] // steps_per_epoch))
+    refused = objections(before, now, taken)
+    if refused:
+        problems = [
+            f"{key} was {before.get(key)!r} and is {now.get(key)!r}: {reason}"
+            for key, reason in refused.items()
+        ]
         raise RequestError(
-            f"config.yaml is not that of the checkpoint ({'; '.join(changed)}): set it back, or "
+            f"config.yaml is not that of the checkpoint ({'; '.join(problems)}): set it back, or "
             "start a new run from this one's checkpoint by model.weights"
         )
 

@@ -14,7 +14,7 @@ import torch
 
 from configs import Recipe, RecipeError, read_resolved
 from train import checkpoint
-from train.batches import TrainBatches
+from train.batches import TrainBatches, steps_per_epoch
 from train.checkpoint import Manifest
 from train.dataset import load_dataset
 from train.distributed import Ranks, process_group, wrap
@@ -116,7 +116,8 @@ def set_up(
         )
     manifest, warnings = found
     folder = run_dir / "checkpoints"
-    state, account = make_state(folder, recipe, ranks, manifest)
+    epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
+    state, account = make_state(folder, recipe, ranks, manifest, epoch)
     saver = Saver(
         folder, recipe.checkpoint.keep_last, ranks.device, manifest.step if manifest else None
     )
@@ -168,9 +169,11 @@ def set_up(
 
 
 def make_state(
-    folder: Path, recipe: Recipe, ranks: Ranks, manifest: Manifest | None
+    folder: Path, recipe: Recipe, ranks: Ranks, manifest: Manifest | None, epoch: int
 ) -> tuple[TrainState, Account | None]:
     """The state to train from: that of the checkpoint, else the recipe's weights or random ones.
+
+    `epoch`: optimizer steps of one.
 
     Raises:
         RequestError: the checkpoint is another recipe's, or the weights do not fit.
@@ -183,7 +186,7 @@ def make_state(
     state = TrainState(model, make_optimizer(model, recipe.optimizer), Interval.empty(ranks.device))
     if manifest:
         saved = checkpoint.load(folder, manifest, ranks.device)
-        check_same_run(saved, recipe)
+        check_same_run(saved, recipe, epoch)
         state.load_state_dict(saved, ranks)
     return state, account
 

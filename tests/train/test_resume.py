@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from configs import dump_recipe
 from configs.schema import Recipe
 from tests.train.runs import board, changed, results, rows, shown_by_data_server, without_timings
 from train import checkpoint
+from train.errors import RequestError
 
 Attempt = Callable[..., bool]
 TAGS = ("train/loss", "train/lr", "val/accuracy_top-1", "val/loss")
@@ -90,3 +93,53 @@ def test_checkpoint_holds_the_mean_statistics_and_each_ranks_own(
     assert not torch.equal(own[0], own[1])
     mean = state["model"]["bn1.running_mean"]
     assert torch.allclose(mean, own[:, : len(mean)].mean(dim=0))
+
+
+def test_a_finished_run_that_is_made_longer_ends_as_one_that_was_so_long_from_the_start(
+    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
+) -> None:
+    """Two epochs, then a third behind the next milestone, on two ranks."""
+    recipe = changed(recipe, "schedule", kind="step", milestones=[1, 2], epochs=2)
+    longer = changed(recipe, "schedule", epochs=3)
+    whole = make_run(longer, name="whole")
+    assert attempt(whole, world_size=2)
+    run_dir = make_run(recipe, name="extended")
+    assert attempt(run_dir, world_size=2)
+    (run_dir / "results.json").rename(run_dir / "results-step-6.json")
+    (run_dir / "config.yaml").write_text(dump_recipe(longer))
+
+    assert attempt(run_dir, world_size=2)
+
+    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
+    for key in ("accuracy_top-1", "best", "confusion_matrix", "epochs", "steps"):
+        assert results(run_dir)[key] == results(whole)[key]
+    # The lines of the first two epochs name the end that they had before them.
+    lines = [[row | {"steps": 9} for row in without_timings(path)] for path in (run_dir, whole)]
+    assert lines[0] == lines[1]
+    for reader in (board, shown_by_data_server):
+        curves = [reader(path) for path in (run_dir, whole)]
+        for tag in TAGS:
+            assert curves[0][tag] == curves[1][tag]
+
+
+def test_the_worker_refuses_to_go_on_as_another_run(
+    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
+) -> None:
+    run_dir = make_run(recipe)
+    assert attempt(run_dir)
+    ends = (run_dir / "metrics.jsonl").read_bytes()
+    for section, change, reason in (
+        ("schedule", {"epochs": 3}, "falls to 0 at the end of the run"),
+        ("schedule", {"epochs": 1}, "in epoch 2 already"),
+        ("schedule", {"kind": "step"}, "schedule.kind was 'cosine' and is 'step'"),
+        ("train", {"max_steps": 5}, "has taken 6 steps already"),
+        ("optimizer", {"lr": 0.01}, "optimizer.lr was 0.02 and is 0.01"),
+        ("run", {"seed": 2}, "run.seed was 1 and is 2: the order of the images"),
+    ):
+        text = dump_recipe(changed(recipe, section, **change))
+        (run_dir / "config.yaml").write_text(text)
+
+        with pytest.raises(RequestError, match=re.escape(reason)):
+            attempt(run_dir)
+
+        assert (run_dir / "metrics.jsonl").read_bytes() == ends

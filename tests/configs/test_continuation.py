@@ -1,0 +1,91 @@
+"""Which changes leave the steps that a run has taken as they were."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from configs import Recipe
+from configs.continuation import Taken, objections, shaping
+from configs.schema import Data, Model, Optimizer, Run, Schedule, Train
+from train.optim import learning_rate
+
+STEPS_PER_EPOCH = 5
+SCHEDULES = [
+    Schedule(epochs=epochs, kind=kind, milestones=milestones, gamma=gamma, warmup_steps=warmup)
+    for epochs, kind, milestones, gamma, warmup in itertools.product(
+        (3, 4), ("step", "cosine", "linear"), ([], [1], [2], [1, 3]), (0.1, 0.5), (0, 7)
+    )
+]
+COUNTS = (0, 1, 5, 6, 7, 8, 10, 11, 15, 16, 20)
+
+
+def make(schedule: Schedule, max_steps: int | None = None) -> Recipe:
+    return Recipe(schedule=schedule, train=Train(max_steps=max_steps))
+
+
+def total(recipe: Recipe) -> int:
+    steps = recipe.schedule.epochs * STEPS_PER_EPOCH
+    return min(steps, recipe.train.max_steps or steps)
+
+
+def rates(recipe: Recipe, steps: int) -> list[float]:
+    return [
+        learning_rate(
+            step,
+            recipe.optimizer.lr,
+            recipe.schedule,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            total_steps=total(recipe),
+        )
+        for step in range(steps)
+    ]
+
+
+def test_a_schedule_may_change_exactly_where_no_learning_rate_so_far_does() -> None:
+    """Every pair of many schedules after every number of steps, against the rates themselves.
+
+    But for the one step after a warm-up, which is at the peak on every schedule.
+    """
+    outcomes: Counter[bool] = Counter()
+    for old, new, steps in itertools.product(SCHEDULES, SCHEDULES, COUNTS):
+        before, now = make(old), make(new)
+        if steps > total(before) or steps == old.warmup_steps + 1:
+            continue
+        is_right = steps <= total(now) and rates(before, steps) == rates(now, steps)
+        taken = Taken(steps, -(-steps // STEPS_PER_EPOCH))
+
+        is_accepted = not objections(shaping(before), shaping(now), taken)
+
+        assert is_accepted == is_right, f"{old} to {new} after {steps} steps"
+        outcomes[is_accepted] += 1
+    assert min(outcomes.values()) > 10_000
+
+
+def test_a_limit_in_steps_may_move_but_not_into_the_past() -> None:
+    schedule = Schedule(epochs=4, kind="step", milestones=[2])
+    before = shaping(make(schedule, max_steps=12))
+
+    assert not objections(before, shaping(make(schedule, max_steps=12)), Taken(12, 3))
+    assert not objections(before, shaping(make(schedule)), Taken(12, 3))
+    past = objections(before, shaping(make(schedule, max_steps=11)), Taken(12, 3))
+    assert past == {"train.max_steps": "the run has taken 12 steps already"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "key", "reason"),
+    [
+        (Recipe(run=Run(seed=1)), "run.seed", "the order of the images"),
+        (Recipe(optimizer=Optimizer(lr=1.0)), "optimizer.lr", "taken with the value before"),
+        (Recipe(data=Data(flip=0.0)), "data.flip", "saw other images"),
+        (Recipe(model=Model(stem="cifar")), "model.stem", "another network"),
+        (Recipe(train=Train(batch_size=64)), "train.batch_size", "taken with the value before"),
+    ],
+)
+def test_what_steps_follow_from_never_changes(changed: Recipe, key: str, reason: str) -> None:
+    refused = objections(shaping(Recipe()), shaping(changed), Taken(0, 0))
+
+    assert list(refused) == [key]
+    assert reason in refused[key]
