@@ -152,7 +152,19 @@ def make_parser() -> argparse.ArgumentParser:
     logs.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
     logs.add_argument("--rank", metavar="R", type=int, help="only this rank")
     logs.add_argument("--attempt", metavar="K", type=int, help="this attempt, not the newest")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    logs.add_argument(
+        "-f",
+        "--follow",
+        action="store_true",
+        help="go on until the run ends, through all of its attempts",
+    )
+    logs.add_argument(
+        "--tail",
+        metavar="N",
+        type=_line_count,
+        default=200,
+        help="begin with the last N lines of each rank (200 if left out), or with 'all'",
+    )
 
     cancel = _add(commands, "cancel", "end a run or a sweep for good", "cancel finetune")
     cancel.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
@@ -216,16 +228,12 @@ def _add(
     return parser
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected seconds, got {text!r}; name runs before --watch"
-        ) from None
-    if not 1 <= seconds < 86400:
-        raise argparse.ArgumentTypeError("expected at least 1 second and less than a day")
-    return seconds
+def _line_count(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number of lines or 'all', got {text!r}")
+    return int(text)
 
 
 def _run(arguments: list[str]) -> int:
@@ -239,11 +247,16 @@ def _run(arguments: list[str]) -> int:
     return _do(options)
 
 
-def _do(options: argparse.Namespace) -> int:
-    """The command on runs that was named."""
-    match options.command:
-        case "status":
-            from jobs import overview
+        return logs.show(
+            options.run,
+            _root(),
+            rank=options.rank,
+            attempt=options.attempt,
+            follow=options.follow,
+            tail=options.tail,
+        )
+    if options.command == "cancel":
+        from jobs import cancellation
 
             code = overview.show(options.runs, _root(), everything=options.all, every=options.every)
         case "watch":

@@ -1,82 +1,185 @@
-"""What the workers of a run printed, one rank's or all of them, then or as it comes."""
+"""What the workers of a run printed, one rank's or all of them merged, then or as it comes."""
 
 from __future__ import annotations
 
+import heapq
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs import digest, failure, ledger, rundir, status
 from jobs.errors import RequestError
+from jobs.ranklog import Block, RankLog, start_of_tail
 from jobs.rundir import RunDirectory
 
-POLL_SECONDS = 0.5
+# Every poll opens each log once, which makes a network file system ask its server.
+POLL_SECONDS = 1.0
+LOGS_A_SECOND = 16
+LOOK_SECONDS = 3.0
 SLURM_POLL_SECONDS = 10.0
+# How long the rest of a traceback is waited for, in polls.
+PATIENCE = 3
+LIVE = ("queued", "running", "ending")
 
 
-def show(text: str | None, root: Path, rank: int | None, attempt: int | None, follow: bool) -> int:
+def show(
+    text: str | None,
+    root: Path,
+    *,
+    rank: int | None,
+    attempt: int | None,
+    follow: bool,
+    tail: int | None,
+) -> int:
     """Print the logs of a run's newest attempt, or of `attempt`, or of one rank of it.
+
+    Args:
+        text: as `rundir.find_one` takes it.
+        root: folder of all runs.
+        rank: this one alone; None: all, merged by the time at which their lines were printed.
+        attempt: this one alone.
+        follow: go on until the run ends, through all attempts that begin meanwhile.
+        tail: so many last lines of each rank; None: all.
 
     Raises:
         RequestError: there is no such run, attempt or rank.
     """
     run = rundir.find_one(text, root)
     print(f"run: {run.path}", file=sys.stderr)
-    reader = _Reader(run, rank, attempt)
-    if not follow:
-        if not reader.print_new():
-            _explain_silence(run, rank, attempt)
-        _print_failure(run, attempt)
-        return 0
-    asked_at = 0.0
+    if follow:
+        return _follow(run, rank, attempt, tail)
+    number = attempt or _newest_attempt(run)
+    reader = _Reader(run, number, rank, tail)
+    if not reader.print_all():
+        _explain_silence(run, rank, attempt)
+    _print_failure(run, number)
+    return 0
+
+
+def _follow(run: RunDirectory, rank: int | None, attempt: int | None, tail: int | None) -> int:
+    number = attempt or _newest_attempt(run)
+    reader = _Reader(run, number, rank, tail)
+    looked_at = asked_at = time.monotonic() - SLURM_POLL_SECONDS
+    said = ""
     while True:
         printed = reader.print_new()
-        if not printed and time.monotonic() - asked_at > SLURM_POLL_SECONDS:
-            asked_at = time.monotonic()
-            [now] = status.collect([run])
-            if now.state not in ("queued", "running", "ending"):
-                reader.print_new()
-                _print_failure(run, attempt)
-                print(f"{run.label}: {now.state}", file=sys.stderr)
-                return 0
-        time.sleep(POLL_SECONDS)
+        if time.monotonic() - looked_at > LOOK_SECONDS:
+            looked_at = time.monotonic()
+            reader.find_logs()
+            newest = attempt or _newest_attempt(run)
+            if newest > number:
+                reader.print_rest()
+                _print_failure(run, number)
+                number += 1
+                print(_header(run, number), flush=True)
+                reader = _Reader(run, number, rank, None)
+                continue
+            # A run that speaks is running; only of a silent one Slurm is asked.
+            if not printed and time.monotonic() - asked_at > SLURM_POLL_SECONDS:
+                asked_at = time.monotonic()
+                [now] = status.collect([run])
+                has_ended = now.state not in LIVE or (attempt and _has_ended(run, attempt))
+                if has_ended and (attempt or _newest_attempt(run)) == number:
+                    reader.print_rest()
+                    _print_failure(run, number)
+                    print(f"{run.label}: {now.state}", file=sys.stderr)
+                    return 0
+                if now.state == "queued" and now.note != said:
+                    said = now.note
+                    print(f"{run.label} is queued, {said}", file=sys.stderr)
+        time.sleep(max(POLL_SECONDS, reader.count / LOGS_A_SECOND))
 
 
 class _Reader:
-    """Prints what was added to the logs since it last looked."""
+    """Prints the logs of one attempt."""
 
-    def __init__(self, run: RunDirectory, rank: int | None, attempt: int | None) -> None:
-        self._run = run
+    def __init__(self, run: RunDirectory, attempt: int, rank: int | None, tail: int | None) -> None:
+        self._folder = run.attempt(attempt)
         self._rank = rank
-        self._attempt = attempt
-        self._positions: dict[Path, int] = {}
+        self._tail = tail
+        self._logs: dict[Path, RankLog] = {}
+        self._held: dict[int, tuple[int, list[Block]]] = {}
+        self.find_logs()
 
-    def print_new(self) -> bool:
-        """Print new complete lines; returns whether there were any."""
-        logs = self._logs()
+    @property
+    def count(self) -> int:
+        """How many logs there are."""
+        return len(self._logs)
+
+    def find_logs(self) -> None:
+        """Look for logs that have appeared."""
+        is_cut = False
+        for path in sorted(self._folder.glob("rank-*.log")):
+            number = path.stem[5:]
+            if path in self._logs or not number.isdecimal():
+                continue
+            if self._rank in (None, int(number)):
+                start = start_of_tail(path, self._tail) if self._tail else 0
+                is_cut = is_cut or start > 0
+                self._logs[path] = RankLog(path, int(number), start)
+        if is_cut:
+            each = " of each rank" if len(self._logs) > 1 else ""
+            print(f"the last {self._tail} lines{each}; --tail all prints all", file=sys.stderr)
+
+    def print_all(self) -> bool:
+        """Print what there is; returns whether there was anything."""
+        streams = [_blocks(log) for log in self._logs.values()]
+        return self._print(heapq.merge(*streams, key=lambda block: (block.seconds, block.rank)))
+
+    def print_new(self, *, is_last: bool = False) -> bool:
+        """Print what has come; an unfinished traceback waits a little for its end."""
+        now = time.time()
+        ready: list[Block] = []
+        for log in self._logs.values():
+            blocks = log.read(now)
+            polls, held = self._held.pop(log.rank, (0, []))
+            polls = 0 if blocks else polls + 1
+            held += blocks
+            if held and log.is_in_traceback and polls < PATIENCE and not is_last:
+                self._held[log.rank] = (polls, held)
+            else:
+                ready += held
+        return self._print(sorted(ready, key=lambda block: (block.seconds, block.rank)))
+
+    def print_rest(self) -> None:
+        """Print what the attempt has left, also of ranks whose logs were not seen before."""
+        self.find_logs()
+        while self.print_new(is_last=True):
+            pass
+
+    def _print(self, blocks: Iterable[Block]) -> bool:
         printed = False
-        for log in logs:
-            prefix = f"[{log.stem}] " if len(logs) > 1 else ""
-            for line in self._new_lines(log):
-                print(f"{prefix}{line}")
-                printed = True
+        for block in blocks:
+            prefix = f"[rank-{block.rank:03d}] " if len(self._logs) > 1 else ""
+            print("".join(f"{prefix}{line}\n" for line in block.lines), end="")
+            printed = True
         sys.stdout.flush()
         return printed
 
-    def _logs(self) -> list[Path]:
-        attempts = ledger.read(self._run)
-        number = self._attempt or (attempts[-1].attempt if attempts else 1)
-        logs = sorted(self._run.attempt(number).glob("rank-*.log"))
-        if self._rank is None:
-            return logs
-        return [log for log in logs if log == self._run.rank_log(number, self._rank)]
 
-    def _new_lines(self, log: Path) -> list[str]:
-        with log.open("rb") as file:
-            file.seek(self._positions.get(log, 0))
-            added, newline, _ = file.read().rpartition(b"\n")
-        self._positions[log] = self._positions.get(log, 0) + len(added) + len(newline)
-        return added.decode(errors="replace").split("\n") if newline else []
+def _blocks(log: RankLog) -> Iterator[Block]:
+    while blocks := log.read():
+        yield from blocks
+
+
+def _newest_attempt(run: RunDirectory) -> int:
+    attempts = ledger.read(run)
+    return attempts[-1].attempt if attempts else 1
+
+
+def _has_ended(run: RunDirectory, number: int) -> bool:
+    return any(entry.attempt == number and entry.end for entry in ledger.read(run))
+
+
+def _header(run: RunDirectory, number: int) -> str:
+    """The line that says which attempt goes on in the same stream."""
+    words = f"attempt {number}"
+    for entry in ledger.read(run):
+        if entry.attempt == number:
+            job = f"job {entry.job_id} " if entry.job_id else ""
+            words += f": {job}on {', '.join(entry.nodes)} since {entry.start}"
+    return f"== {words} =="
 
 
 def _explain_silence(run: RunDirectory, rank: int | None, attempt: int | None) -> None:
@@ -101,9 +204,7 @@ def _explain_silence(run: RunDirectory, rank: int | None, attempt: int | None) -
     print(f"{run.label}: {now.state}; no worker has started. {now.note}", file=sys.stderr)
 
 
-def _print_failure(run: RunDirectory, attempt: int | None) -> None:
-    attempts = ledger.read(run)
-    if attempts:
-        text = digest.write(run, attempt or attempts[-1].attempt)
-        if text:
-            print(text, file=sys.stderr)
+def _print_failure(run: RunDirectory, attempt: int) -> None:
+    text = digest.write(run, attempt)
+    if text:
+        print(text, file=sys.stderr)

@@ -25,6 +25,7 @@ from jobs import (
     ending,
     failure,
     lease,
+    linetimes,
     memory,
     opening,
     place,
@@ -122,7 +123,9 @@ def _attend_worker(
     guard = Guard(run, meeting.attempt, stop, clock if here.job_id else None, own_lease)
     kills = memory.count_kills()
     process = worker.start(run, here, meeting, cluster)
-    verdict, seconds_left = _wait(process, stop, guard, clock)
+    times = linetimes.Clock(run.rank_log(meeting.attempt, here.rank))
+    verdict, seconds_left = _wait(process, stop, guard, clock, times)
+    times.look()
     code = process.returncode
     how = _how_it_ended(code, verdict)
     unfit_words = ""
@@ -148,7 +151,7 @@ def _attend_worker(
 
 
 def _wait(
-    process: Worker, stop: StopRequest, guard: Guard, clock: Deadline
+    process: Worker, stop: StopRequest, guard: Guard, clock: Deadline, times: linetimes.Clock
 ) -> tuple[Verdict | None, float | None]:
     """See the worker to its end, handing on the first stop signal.
 
@@ -164,6 +167,7 @@ def _wait(
             pass
         else:
             return None, clock.seconds_left() if seconds_left is None else seconds_left
+        times.look()
         verdict = guard.look()
         if stop.signal and not handed_on:
             seconds_left = clock.seconds_left()
