@@ -1,85 +1,236 @@
-"""TensorBoard for runs, on the login node and for its user alone."""
+"""TensorBoard for runs, on the login node and for its user alone.
+
+It goes on in the background, so that the terminal and the laptop behind it can be closed, until
+`tensorboard --stop`. Each one has a folder in the user's home, which says where it serves.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from jobs import rundir
+from jobs import attachment, boardserver, failure, rundir
+from jobs.boardserver import Server
 from jobs.errors import RequestError, WorkError
 from jobs.provenance import user_name
 from jobs.rundir import RunDirectory
-from jobs.text import count
+from jobs.text import command_line, count
+
+PROJECT = Path(__file__).resolve().parents[1]
+START_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.1
 
 
 def serve(texts: list[str], root: Path, port: int | None) -> int:
-    """Serve the named runs, or all below `root`, until Ctrl-C.
+    """Serve the named runs, or all below `root` and those to come, in the background.
 
     Raises:
-        RequestError: a name fits no run, the port is taken.
-        WorkError: TensorBoard did not start.
+        RequestError: a name fits no run, the port is taken or another than before.
+        WorkError: TensorBoard is missing or does not start.
     """
     runs = rundir.find_many(texts, root)
-    port = _checked(port) if port is not None else _free_port()
-    with _log_folder(runs if texts else [], root) as folder:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
-        # Loopback only: a login node has other users, and TensorBoard asks for no password.
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        # Each reload lists every event file, which a network file system feels.
-        command += ["--reload_interval", "30", "--reload_multifile", "true"]
-        print(
-            f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{port}/ (Ctrl-C ends it)"
+    chosen = runs if texts else []
+    folder = _folder(chosen, root)
+    server = _answering(folder)
+    if server is None:
+        server = _start(folder, chosen, root, _checked(port))
+        print(f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{server.port}/")
+    elif port in (None, server.port):
+        print(f"TensorBoard serves these runs already: http://127.0.0.1:{server.port}/")
+    else:
+        raise RequestError(
+            f"--port {port}: TensorBoard serves these runs on port {server.port} already; "
+            f"to move it: {command_line('tensorboard --stop')}"
         )
-        print("on your own machine:")
-        print(f"  ssh -N -L {port}:127.0.0.1:{port} {user_name()}@{_host()}", flush=True)
-        board = subprocess.Popen(command, start_new_session=True)
-        try:
-            code = board.wait()
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            board.terminate()
-            board.wait()
-    raise WorkError(f"TensorBoard ended with exit code {code}")
+    print("on your own machine:")
+    tunnel = f"{server.port}:127.0.0.1:{server.port}"
+    print(f"  ssh -N {_ssh_port()}-L {tunnel} {user_name()}@{_host()}")
+    print(f"it goes on until: {command_line('tensorboard --stop')}")
+    return 0
 
 
-@contextlib.contextmanager
-def _log_folder(runs: list[RunDirectory], root: Path) -> Iterator[Path]:
-    """A folder that shows exactly the wanted runs: `root` itself for all of them.
+def stop(texts: list[str], root: Path) -> int:
+    """End the TensorBoard of the named runs, or each that this user has on this machine.
 
-    For some it is a folder of links. TensorBoard's own --logdir_spec would switch to its slow
-    loader, which also handles restarted runs differently.
+    Raises:
+        RequestError: there is none.
+        WorkError: one does not end.
     """
-    if not runs:
-        yield root
-        return
-    with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
-        for run in runs:
-            link = Path(folder) / run.label
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to(run.path / "tensorboard")
-        yield Path(folder)
+    one = _folder(rundir.find_many(texts, root), root) if texts else None
+    served = {folder: boardserver.read(folder) for folder in sorted(_state().glob("*/"))}
+    here, elsewhere = [], set()
+    for folder, server in served.items():
+        if server and server.host != socket.gethostname():
+            elsewhere.add(server.host)
+        elif server and one in (None, folder) and _is_alive(server):
+            here.append((folder, server))
+    for folder, server in here:
+        _end(server)
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"stopped TensorBoard on port {server.port}")
+    if not here:
+        there = f"; those on {', '.join(sorted(elsewhere))} are stopped there" if elsewhere else ""
+        what = f"of {' '.join(texts)} " if texts else ""
+        raise RequestError(f"no TensorBoard {what}of yours runs on this machine{there}")
+    return 0
+
+
+def _state() -> Path:
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "slurm-finetune" / "tensorboard"
+
+
+def _folder(runs: list[RunDirectory], root: Path) -> Path:
+    """The folder of the TensorBoard that serves these runs on this machine, or all if none."""
+    what = "\n".join(sorted(str(run.path.resolve()) for run in runs)) or str(root.resolve())
+    kind = "runs" if runs else "all"
+    key = hashlib.sha256(what.encode()).hexdigest()[:12]
+    return _state() / f"{socket.gethostname()}-{kind}-{key}"
+
+
+def _answering(folder: Path) -> Server | None:
+    """The server of `folder`, if it lives and it is that one which answers."""
+    server = boardserver.read(folder)
+    if server is None or not _is_alive(server):
+        return None
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/data/environment")
+        answer = json.load(connection.getresponse())
+    except (OSError, HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    is_it = answer.get("data_location") == str(folder / boardserver.LINKS)
+    return server if is_it else None
+
+
+def _is_alive(server: Server) -> bool:
+    return (
+        server.host == socket.gethostname()
+        and bool(server.started)
+        and attachment.start_of(server.pid) == server.started
+    )
+
+
+def _start(folder: Path, runs: list[RunDirectory], root: Path, port: int) -> Server:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise WorkError(
+            f"{sys.executable} has no TensorBoard; "
+            "install it: pip install --require-hashes -r requirements.lock"
+        )
+    reason = _why_slow()
+    if reason:
+        print(
+            "warning: TensorBoard has to use its slow loader, which took 5 s for the curves of "
+            f"100 runs where the fast one took 0.6 s: {reason}",
+            file=sys.stderr,
+        )
+    left = boardserver.read(folder)
+    if left and _is_alive(left):
+        _end(left)  # it lives and does not answer
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise WorkError(
+            f"cannot write {folder}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
+        ) from None
+    said = folder.with_suffix(".log")
+    arguments = [str(folder), str(port), str(root), *(str(run.path) for run in runs)]
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.boardserver", *arguments],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        return _await_answer(folder, process, said)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _await_answer(folder: Path, process: subprocess.Popen[bytes], said: Path) -> Server:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server := _answering(folder):
+            return server
+        if process.poll() is not None:
+            break
+        time.sleep(POLL_SECONDS)
+    words = "\n".join(failure.tail(said)) or "it said nothing"
+    raise WorkError(f"TensorBoard did not start:\n{words}")
+
+
+def _end(server: Server) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(server.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_alive(server):
+        if time.monotonic() > deadline:
+            raise WorkError(f"TensorBoard, process {server.pid}, does not end; kill -9 it")
+        time.sleep(POLL_SECONDS)
+
+
+def _why_slow() -> str | None:
+    """Why TensorBoard cannot use its fast loader, a program that needs a recent C library."""
+    if importlib.util.find_spec("tensorboard_data_server") is None:
+        return "tensorboard-data-server is not installed"
+    import tensorboard_data_server
+
+    program = tensorboard_data_server.server_binary()
+    if program is None:
+        return "tensorboard-data-server has no program for this kind of machine"
+    try:
+        tried = subprocess.run(
+            [program, "--help"], capture_output=True, text=True, timeout=START_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{program} does not start: {error}"
+    words = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
+    return f"{program} does not start: {words[-1]}" if tried.returncode else None
 
 
 def _host() -> str:
-    """This machine as others may know it; some machines call themselves localhost in full."""
+    """This machine as a laptop may know it.
+
+    Some machines call themselves localhost in full, or by a name without a domain; then it is the
+    address by which this very session came, if it came by ssh.
+    """
     full = socket.getfqdn()
-    return socket.gethostname() if full.startswith("localhost") else full
+    if "." in full and not full.startswith("localhost"):
+        return full
+    came_by = os.environ.get("SSH_CONNECTION", "").split()
+    return came_by[2] if len(came_by) == 4 else socket.gethostname()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _ssh_port() -> str:
+    came_by = os.environ.get("SSH_CONNECTION", "").split()
+    return f"-p {came_by[3]} " if len(came_by) == 4 and came_by[3] != "22" else ""
 
 
-def _checked(port: int) -> int:
+def _checked(port: int | None) -> int:
+    """The wanted port if it is free; 0, which means any, for None."""
+    if port is None:
+        return 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -208,6 +208,11 @@ def make_parser() -> argparse.ArgumentParser:
     board = _add(commands, "tensorboard", "serve the curves of runs", "tensorboard --port 6006")
     board.add_argument("runs", metavar="RUN", nargs="*", help="runs to serve; all if left out")
     board.add_argument("--port", metavar="P", type=int, help="a free one if left out")
+    board.add_argument(
+        "--stop",
+        action="store_true",
+        help="end the one that serves these runs; all of yours on this machine if left out",
+    )
     return parser
 
 
@@ -272,16 +277,13 @@ def _run(arguments: list[str]) -> int:
         case "resume":
             from jobs import resume
 
-            code = resume.resume(options.run, _root(), options.changes)
-        case "report":
-            from jobs import report
-
-            code = report.show(options.runs, _root(), options.format, options.output)
-        case _:
-            from jobs import board
-
-            code = board.serve(options.runs, _root(), options.port)
-    return code
+    if options.stop and options.port is not None:
+        parser.error("--stop takes no --port: name the runs, or none for all")
+    return (
+        board.stop(options.runs, _root())
+        if options.stop
+        else board.serve(options.runs, _root(), options.port)
+    )
 
 
 def _with_recipe(

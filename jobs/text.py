@@ -57,7 +57,12 @@ def path_from_here(path: Path) -> str:
 def next_commands(run: RunDirectory, commands: Sequence[str]) -> str:
     """What a person may want to type next for a run, ready to copy, a line each."""
     name = path_from_here(run.path)
-    return "\n".join(f"  {_python()} launch.py {command} {name}" for command in commands)
+    return "\n".join(f"  {command_line(command)} {name}" for command in commands)
+
+
+def command_line(command: str) -> str:
+    """A command of this tool, ready to copy."""
+    return f"{_python()} launch.py {command}"
 
 
 def _python() -> str:
