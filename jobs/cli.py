@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run] [--watch]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {doctor,status,watch,logs,cancel,resume,report,tensorboard} [--help] ...",
+        "       launch.py {status,logs,cancel,resume,tensorboard,completion} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -213,6 +213,14 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end the one that serves these runs; all of yours on this machine if left out",
     )
+
+    completion = _add(
+        commands,
+        "completion",
+        "tab completion for your shell",
+        "completion bash > ~/.launch_completion  # then, in ~/.bashrc: . ~/.launch_completion",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"), help="which shell")
     return parser
 
 
@@ -249,19 +257,16 @@ def _run(arguments: list[str]) -> int:
     about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep", "watch")
     if any(getattr(options, name) for name in about_a_new_run):
         parser.error(f"{options.command} is about runs that exist; it takes no recipe")
+    if options.command == "tensorboard" and options.stop and options.port is not None:
+        parser.error("--stop takes no --port: name the runs, or none for all")
     return _do(options)
 
 
-        return logs.show(
-            options.run,
-            _root(),
-            rank=options.rank,
-            attempt=options.attempt,
-            follow=options.follow,
-            tail=options.tail,
-        )
-    if options.command == "cancel":
-        from jobs import cancellation
+def _do(options: argparse.Namespace) -> int:
+    """The command on runs that was named."""
+    match options.command:
+        case "status":
+            from jobs import status
 
             code = overview.show(options.runs, _root(), everything=options.all, every=options.every)
         case "watch":
@@ -271,19 +276,34 @@ def _run(arguments: list[str]) -> int:
         case "logs":
             from jobs import logs
 
-        return resume.resume(options.run, _root(), options.changes, all_nodes=options.all_nodes)
+            code = logs.show(
+                options.run,
+                _root(),
+                rank=options.rank,
+                attempt=options.attempt,
+                follow=options.follow,
+                tail=options.tail,
+            )
+        case "cancel":
+            from jobs import cancellation
 
             code = cancellation.cancel(options.run, _root())
         case "resume":
             from jobs import resume
 
-    if options.stop and options.port is not None:
-        parser.error("--stop takes no --port: name the runs, or none for all")
-    return (
-        board.stop(options.runs, _root())
-        if options.stop
-        else board.serve(options.runs, _root(), options.port)
-    )
+            code = resume.resume(options.run, _root(), options.changes, all_nodes=options.all_nodes)
+        case "completion":
+            from jobs import completion
+
+            code = completion.show(options.shell)
+        case _:
+            from jobs import board
+
+            if options.stop:
+                code = board.stop(options.runs, _root())
+            else:
+                code = board.serve(options.runs, _root(), options.port)
+    return code
 
 
 def _with_recipe(
