@@ -56,8 +56,7 @@ def serve(texts: list[str], root: Path, port: int | None) -> int:
             f"to move it: {command_line('tensorboard --stop')}"
         )
     print("on your own machine:")
-    tunnel = f"{server.port}:127.0.0.1:{server.port}"
-    print(f"  ssh -N {_ssh_port()}-L {tunnel} {user_name()}@{_host()}")
+    print(f"  {ssh_words(server.port)}")
     print(f"it goes on until: {command_line('tensorboard --stop')}")
     return 0
 
@@ -80,6 +79,7 @@ def stop(texts: list[str], root: Path) -> int:
     for folder, server in here:
         _end(server)
         shutil.rmtree(folder, ignore_errors=True)
+        _log_of(folder).unlink(missing_ok=True)
         print(f"stopped TensorBoard on port {server.port}")
     if not here:
         there = f"; those on {', '.join(sorted(elsewhere))} are stopped there" if elsewhere else ""
@@ -99,6 +99,10 @@ def _folder(runs: list[RunDirectory], root: Path) -> Path:
     kind = "runs" if runs else "all"
     key = hashlib.sha256(what.encode()).hexdigest()[:12]
     return _state() / f"{socket.gethostname()}-{kind}-{key}"
+
+
+def _log_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
 
 
 def _answering(folder: Path) -> Server | None:
@@ -132,7 +136,7 @@ def _start(folder: Path, runs: list[RunDirectory], root: Path, port: int) -> Ser
             f"{sys.executable} has no TensorBoard; "
             "install it: pip install --require-hashes -r requirements.lock"
         )
-    reason = _why_slow()
+    reason = why_slow()
     if reason:
         print(
             "warning: TensorBoard has to use its slow loader, which took 5 s for the curves of "
@@ -149,7 +153,7 @@ def _start(folder: Path, runs: list[RunDirectory], root: Path, port: int) -> Ser
         raise WorkError(
             f"cannot write {folder}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
         ) from None
-    said = folder.with_suffix(".log")
+    said = _log_of(folder)
     arguments = [str(folder), str(port), str(root), *(str(run.path) for run in runs)]
     with said.open("wb") as log:
         process = subprocess.Popen(
@@ -190,7 +194,7 @@ def _end(server: Server) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _why_slow() -> str | None:
+def why_slow() -> str | None:
     """Why TensorBoard cannot use its fast loader, a program that needs a recent C library."""
     if importlib.util.find_spec("tensorboard_data_server") is None:
         return "tensorboard-data-server is not installed"
@@ -209,22 +213,19 @@ def _why_slow() -> str | None:
     return f"{program} does not start: {words[-1]}" if tried.returncode else None
 
 
-def _host() -> str:
-    """This machine as a laptop may know it.
+def ssh_words(port: int) -> str:
+    """What to type on a laptop so that the port is there, too.
 
     Some machines call themselves localhost in full, or by a name without a domain; then it is the
     address by which this very session came, if it came by ssh.
     """
-    full = socket.getfqdn()
-    if "." in full and not full.startswith("localhost"):
-        return full
+    host, option = socket.getfqdn(), ""
     came_by = os.environ.get("SSH_CONNECTION", "").split()
-    return came_by[2] if len(came_by) == 4 else socket.gethostname()
-
-
-def _ssh_port() -> str:
-    came_by = os.environ.get("SSH_CONNECTION", "").split()
-    return f"-p {came_by[3]} " if len(came_by) == 4 and came_by[3] != "22" else ""
+    if "." not in host or host.startswith("localhost"):
+        host = came_by[2] if len(came_by) == 4 else socket.gethostname()
+    if len(came_by) == 4 and came_by[3] != "22":
+        option = f"-p {came_by[3]} "
+    return f"ssh -N {option}-L {port}:127.0.0.1:{port} {user_name()}@{host}"
 
 
 def _checked(port: int | None) -> int:
