@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import math
 import time
 from pathlib import Path
 
@@ -54,6 +55,8 @@ class Times:
             end, _, seconds = line.partition(b" ")
             with contextlib.suppress(ValueError):
                 number, value = int(end), float(seconds)
+                if not math.isfinite(value):
+                    continue
                 # Only ever forward, also where a node's clock was set back.
                 self._ends.append(max([number, *self._ends[-1:]]))
                 self._seconds.append(max([value, *self._seconds[-1:]]))
