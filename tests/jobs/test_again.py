@@ -86,12 +86,32 @@ def test_a_run_resumed_by_hand_leaves_out_the_nodes_known_as_unfit(
     for file in (run.script, run.engine_files / slurm.TASK):
         file.touch()
     recipe = Recipe()
+    wish = resume._Wish(run, recipe, layout.on_slurm(recipe), on_slurm=True)
 
-    resume._submit(run, recipe, layout.on_slurm(recipe), [])
+    resume._submit(wish, [], all_nodes=False)
 
     [order] = cluster.orders()
     assert order.endswith(f"--exclude=node2 {run.script}")
-    assert "node2" in capsys.readouterr().err
+    assert "node2 (resume --all-nodes takes unfit ones again)" in capsys.readouterr().err
+
+    resume._submit(wish, [], all_nodes=True)
+
+    assert "--exclude" not in cluster.orders()[-1]
+    assert again.exclusions(run, Asked()) == []
+
+
+def test_a_node_that_is_found_unfit_after_it_was_trusted_again_is_left_out(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    row = ledger_lines(run)[0] | {"unfit_nodes": ["node1", "node2"]}
+    run.attempts.write_text(json.dumps(row) + "\n")
+    again.trust_nodes(run)
+    assert again.exclusions(run, Asked()) == []
+
+    later = row | {"attempt": 2, "unfit_nodes": ["node2"]}
+    run.attempts.write_text(json.dumps(row) + "\n" + json.dumps(later) + "\n")
+
+    assert again.exclusions(run, Asked()) == ["node2"]
 
 
 def test_a_controller_that_does_not_answer_is_asked_again(

@@ -199,18 +199,6 @@ def test_a_stopped_run_is_resumed_here_with_other_settings(workplace: Workplace)
     assert (finished.returncode, "is finished" in finished.stderr) == (2, True)
 
 
-def test_resume_refuses_what_would_be_another_run(workplace: Workplace) -> None:
-    workplace.launch("--config", "stub.yaml", STUB="crash:0")
-    [run] = workplace.runs
-    before = run.config.read_text()
-
-    done = workplace.launch("resume", "--set", "optimizer.lr=1.0", "--set", "train.seed=2")
-
-    assert done.returncode == 2
-    assert "--set optimizer.lr, train.seed: that would be another run" in done.stderr
-    assert run.config.read_text() == before
-
-
 def test_a_worker_dies_with_its_task_and_the_run_can_go_on(workplace: Workplace) -> None:
     process, run, pids = start_long(workplace, STUB="deaf")
     parents = [

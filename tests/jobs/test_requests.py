@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,9 @@ def test_auto_takes_this_machine_where_no_controller_answers_and_says_why(
 
 
 def test_every_command_shows_an_example(workplace: Workplace) -> None:
-    for command in ("status", "logs", "cancel", "tensorboard"):
+    listed = workplace.launch("--help").stdout
+    commands = re.findall(r"^    (\w+) ", listed, flags=re.MULTILINE)
+    assert {"status", "logs", "cancel", "resume", "tensorboard", "completion"} <= set(commands)
+    for command in commands:
         done = workplace.launch(command, "--help")
-        assert (done.returncode, f"python launch.py {command}" in done.stdout) == (0, True)
+        assert f"example:\n  python launch.py {command} " in done.stdout
