@@ -19,11 +19,17 @@ def uninterrupted() -> Iterator[None]:
     would remove the run directory of one that was.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        # Blocked, not ignored: what comes meanwhile is met at the end. Children inherit the mask.
+        # Blocked, so that what comes meanwhile is met at the end. Ignored, too, because that is
+        # what a site's sbatch inherits which is a shell script: shells unblock every signal.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
