@@ -105,7 +105,9 @@ def state(run: RunDirectory) -> dict[str, bytes]:
 
 def give_back(workplace: Workplace, run: RunDirectory, before: dict[str, bytes]) -> None:
     """Undo a resume that went through."""
-    slurm(workplace, "scancel", "--user=root")
+    jobs = slurm(workplace, "squeue", "-h", "-o", "%i").split()
+    if jobs:
+        slurm(workplace, "scancel", *jobs)
     for path in run.path.glob("results-step-*.json"):
         path.unlink()
     for name, content in before.items():
