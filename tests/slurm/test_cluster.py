@@ -313,3 +313,46 @@ def test_a_job_is_unknown_and_not_lost_while_slurm_does_not_answer(workplace: Wo
     assert answer.returncode == 0
     assert answer.stdout.splitlines()[1].split()[1] == "unknown"
     assert answer.stderr.startswith("Slurm does not answer: ")
+
+
+def test_logs_are_followed_through_a_requeue(workplace: Workplace, tmp_path: Path) -> None:
+    run, job = submit(workplace, *LONG)
+    shown = tmp_path / "shown"
+    with shown.open("w") as output:
+        follower = subprocess.Popen(
+            [sys.executable, "launch.py", "logs", "-f", run.label],
+            cwd=workplace.project,
+            env=dict(workplace.environment),
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+        )
+    await_step(run, 1)
+    slurm(workplace, "scontrol", "requeue", job)
+    await_restart(workplace, job)
+    await_step(run, 2)
+    workplace.launch("cancel", run.label)
+
+    assert follower.wait(timeout=120) == 0
+    lines = shown.read_text().splitlines()
+    nodes = ", ".join(ledger_lines(run)[1]["nodes"])
+    [header] = [line for line in lines if line.startswith("== ")]
+    assert header.startswith(f"== attempt 2: job {job} on {nodes} since ")
+    at = lines.index(header)
+    for part, attempt in ((lines[:at], 1), (lines[at + 1 :], 2)):
+        assert len([line for line in part if f'"attempt": {attempt}' in line]) == 4
+        assert len([line for line in part if "stopped by " in line]) == 4
+
+
+def test_a_finished_run_is_made_longer_as_a_new_job(workplace: Workplace) -> None:
+    saves = ("--set", "cluster.env.STUB_SAVE_EVERY='1'")
+    run, job = submit(workplace, *saves)
+    assert await_end(workplace, job) == "COMPLETED"
+
+    more = ("--set", "schedule.epochs=40", "--set", "cluster.env.STUB_STEPS='5'")
+    done = workplace.launch("resume", run.label, *more)
+
+    assert done.returncode == 0, done.stderr
+    assert await_end(workplace, done.stdout.split()[2].rstrip(":")) == "COMPLETED"
+    await_status(workplace, run, "finished")
+    assert [line["first_step"] for line in ledger_lines(run)] == [1, 4]
+    assert (run.path / "results-step-3.json").exists()
