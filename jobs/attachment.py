@@ -64,7 +64,7 @@ def start_of(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return ""
-    # The second field is the program's name in parentheses and may hold spaces itself; the third
-    # says Z of a process that has ended and that nobody has waited for.
-    state, *fields = stat.rpartition(")")[2].split()
-    return "" if state == "Z" else fields[18]
+    # The second field is the program's name in parentheses and may hold spaces itself.
+    fields = stat.rpartition(")")[2].split()
+    # A zombie has ended; only nobody has asked yet how.
+    return "" if fields[0] == "Z" else fields[19]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -103,3 +104,36 @@ def test_what_slurm_does_to_an_element_is_told_by_the_log_of_its_own_job(
 
     assert await_ledger_end(run, 1)["reason"] == "requeued"
     assert ledger_lines(other)[0]["end"] is None
+
+
+def test_a_sweep_is_ended_with_one_order_and_resumed_as_a_whole(workplace: Workplace) -> None:
+    assert workplace.launch(*ONE_NODE, *LONG, "--sweep", "run.seed=1,2,3").returncode == 0
+    runs = workplace.runs
+    for run in runs:
+        await_step(run, 1)
+    real = shutil.which("scancel", path=workplace.environment["PATH"])
+    calls = workplace.project / "calls"
+    stand_in = workplace.project / "bin" / "scancel"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec {real} "$@"\n')
+    stand_in.chmod(0o755)
+    path = f"{stand_in.parent}:{workplace.environment['PATH']}"
+
+    done = workplace.launch("cancel", "stub", PATH=path)
+
+    assert done.returncode == 0, done.stderr
+    ids = {ledger_lines(run)[0]["job_id"] for run in runs}
+    [order] = calls.read_text().splitlines()
+    assert set(order.split()) == ids
+    assert f"cancelled 3 runs of the sweep {runs[0].name}/" in done.stdout
+    assert [await_ledger_end(run, 1)["reason"] for run in runs] == ["cancelled"] * 3
+
+    eventually("no job is left", lambda: not slurm(workplace, "squeue", "-h"), 60)
+    again = workplace.launch("resume", "stub")
+
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("submitted job ") == 3
+    for run in runs:
+        await_step(run, 2)
+    assert workplace.launch("cancel", "stub").returncode == 0
+    assert [await_ledger_end(run, 2)["reason"] for run in runs] == ["cancelled"] * 3
