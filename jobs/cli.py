@@ -35,6 +35,7 @@ EXAMPLES = """examples:
 exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted
 """
 RUN_HELP = "a run's directory, its name or a unique part of it; the newest run if left out"
+SWEEP_HELP = f"{RUN_HELP}; of a sweep, all its runs"
 
 
 def main(arguments: list[str]) -> int:
@@ -167,7 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     cancel = _add(commands, "cancel", "end a run or a sweep for good", "cancel finetune")
-    cancel.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+    cancel.add_argument("run", metavar="RUN", nargs="?", help=SWEEP_HELP)
 
     resume = _add(
         commands,
@@ -175,7 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
         "go on with a run that ended unfinished, or longer with a finished one",
         "resume finetune --set schedule.epochs=40",
     )
-    resume.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+    resume.add_argument("run", metavar="RUN", nargs="?", help=SWEEP_HELP)
     resume.add_argument(
         "--set",
         metavar="K=V",

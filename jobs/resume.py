@@ -139,8 +139,7 @@ def _refuse_another_run(run: RunDirectory, before: Recipe, now: Recipe) -> None:
         if (reason := continuation.objection(key, old, new, taken))
     ]
     if problems:
-        config = path_from_here(run.config)
-        raise RequestError(*problems, f"start a new run for that, from --config {config}")
+        raise RequestError(*problems[:-1], f"{problems[-1]}; start a new run for that")
 
 
 def _taken(run: RunDirectory) -> Taken:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -233,3 +237,39 @@ def test_a_run_that_another_start_holds_is_refused(workplace: Workplace) -> None
 
     assert (done.returncode, "is running already (process" in done.stderr) == (2, True)
     assert end(process, signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_a_terminal_has_colours_unless_they_are_unwanted(
+    workplace: Workplace, no_color: bool
+) -> None:
+    screen, own = pty.openpty()
+    environment = {**workplace.environment, "TERM": "xterm-256color", "STUB_STEPS": "5"}
+    environment |= {"NO_COLOR": "1"} if no_color else {}
+    process = subprocess.Popen(
+        [sys.executable, "launch.py", "--config", "stub.yaml"],
+        cwd=workplace.project,
+        env=environment,
+        stdin=own,
+        stdout=own,
+        stderr=own,
+    )
+    os.close(own)
+    shown = ""
+    with contextlib.suppress(OSError):  # the terminal's end, when the last program has left it
+        while True:
+            shown += os.read(screen, 4096).decode()
+    os.close(screen)
+
+    assert process.wait(timeout=60) == 0
+    assert "top-1 90.50 %" in shown
+    colours = re.findall(r"\x1b\[[0-9;]*[34][0-9][0-9;]*m", shown)
+    assert bool(colours) != no_color
+
+
+def test_output_that_is_piped_is_plain(workplace: Workplace) -> None:
+    done = workplace.launch("--config", "stub.yaml", TERM="xterm-256color")
+    others = [workplace.launch(each) for each in ("status", "logs")]
+
+    for each in (done, *others):
+        assert "\x1b" not in each.stdout + each.stderr
