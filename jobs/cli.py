@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run] [--watch]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {status,logs,cancel,resume,tensorboard,completion} [--help] ...",
+        "       launch.py {status,logs,cancel,resume,report,tensorboard,completion} [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -293,6 +293,10 @@ def _do(options: argparse.Namespace) -> int:
             from jobs import resume
 
             code = resume.resume(options.run, _root(), options.changes, all_nodes=options.all_nodes)
+        case "report":
+            from jobs import report
+
+            code = report.show(options.runs, _root(), options.format, options.output)
         case "completion":
             from jobs import completion
 
