@@ -95,7 +95,9 @@ class _Reader:
     """Prints the logs of one attempt."""
 
     def __init__(self, run: RunDirectory, attempt: int, rank: int | None, tail: int | None) -> None:
-        self._folder = run.attempt(attempt)
+        self._run = run
+        self._attempt = attempt
+        self._is_one_of_many = False
         self._rank = rank
         self._tail = tail
         self._logs: dict[Path, RankLog] = {}
@@ -110,7 +112,8 @@ class _Reader:
     def find_logs(self) -> None:
         """Look for logs that have appeared."""
         is_cut = False
-        for path in sorted(self._folder.glob("rank-*.log")):
+        known = len(self._logs)
+        for path in sorted(self._run.attempt(self._attempt).glob("rank-*.log")):
             number = path.stem[5:]
             if path in self._logs or not number.isdecimal():
                 continue
@@ -118,6 +121,11 @@ class _Reader:
                 start = start_of_tail(path, self._tail) if self._tail else 0
                 is_cut = is_cut or start > 0
                 self._logs[path] = RankLog(path, int(number), start)
+        if len(self._logs) > known:
+            # They appear one after the other; the ledger knows how many there will be.
+            lines = [each for each in ledger.read(self._run) if each.attempt == self._attempt]
+            count = (lines[0].workers if lines else None) or len(self._logs)
+            self._is_one_of_many = self._rank is None and count > 1
         if is_cut:
             each = " of each rank" if len(self._logs) > 1 else ""
             print(f"the last {self._tail} lines{each}; --tail all prints all", file=sys.stderr)
@@ -151,7 +159,7 @@ class _Reader:
     def _print(self, blocks: Iterable[Block]) -> bool:
         printed = False
         for block in blocks:
-            prefix = f"[rank-{block.rank:03d}] " if len(self._logs) > 1 else ""
+            prefix = f"[rank-{block.rank:03d}] " if self._is_one_of_many else ""
             print("".join(f"{prefix}{line}\n" for line in block.lines), end="")
             printed = True
         sys.stdout.flush()

@@ -36,7 +36,8 @@ def start(workplace: Workplace, *arguments: str, **variables: str) -> subprocess
 
 def interrupted_inside(reached: list[str]) -> None:
     with uninterrupted():
-        os.kill(os.getpid(), signal.SIGINT)
+        # To this thread, for that of a library which another test has loaded would drop it.
+        signal.raise_signal(signal.SIGINT)
         # Nor does it end a program that is started now.
         done = subprocess.run(
             ["sh", "-c", "kill -INT $$; echo on"], check=True, capture_output=True
