@@ -79,8 +79,9 @@ def launch(
             _note_job(folder, elements, job)
             print(f"submitted job {job}: {count(len(elements), 'run')}, each {plan.describe()}")
             print(f"sweep directory: {path_from_here(folder.path)}")
-            print(next_commands(folder, ("status", "report", "tensorboard", "cancel")))
-        return 0
+            print(next_commands(folder, ("status", "watch", "report", "tensorboard", "cancel")))
+        runs = [RunDirectory(folder.path / element.folder) for element in elements]
+        return launcher.follow(runs) if watch else 0
     with contextlib.ExitStack() as held:
         with rundir.create(folder, fill):
             interrupt = held.enter_context(Interrupt().watch())

@@ -67,7 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run] [--watch]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {status,logs,cancel,resume,report,tensorboard,completion} [--help] ...",
+        "       launch.py {doctor,status,watch,logs,cancel,resume,report,tensorboard,completion}\n"
+        "                 [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -250,6 +251,18 @@ def _line_count(text: str) -> int | None:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds, got {text!r}; name runs before --watch"
+        ) from None
+    if not 1 <= seconds < 86400:
+        raise argparse.ArgumentTypeError("expected at least 1 second and less than a day")
+    return seconds
+
+
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
@@ -267,7 +280,7 @@ def _do(options: argparse.Namespace) -> int:
     """The command on runs that was named."""
     match options.command:
         case "status":
-            from jobs import status
+            from jobs import overview
 
             code = overview.show(options.runs, _root(), everything=options.all, every=options.every)
         case "watch":

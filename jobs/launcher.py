@@ -6,6 +6,7 @@ Everything that can be refused is refused before the run directory exists, all p
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,8 +117,15 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
         run.note(f"submitted as job {job}")
         print(f"submitted job {job}: {plan.describe()}")
         print(f"run directory: {path_from_here(run.path)}")
-        print(next_commands(run, ("status", "logs -f", "tensorboard", "cancel")))
-    return 0
+        print(next_commands(run, ("status", "watch", "logs -f", "tensorboard", "cancel")))
+
+
+def follow(runs: list[RunDirectory]) -> int:
+    """Stay and show what was submitted until it ends; returns the exit code."""
+    from jobs import watch
+
+    sys.stdout.flush()
+    return watch.follow(runs)
 
 
 def fill(draft: RunDirectory, recipe: Recipe, command: Sequence[str]) -> None:

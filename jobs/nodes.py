@@ -22,6 +22,7 @@ from typing import Any
 from configs.loader import dump_recipe
 from jobs import controller, failure, files, reasons, rundir, slurm, snapshot, status
 from jobs.errors import WorkError
+from jobs.interruption import uninterrupted
 from jobs.layout import Layout
 from jobs.preflight import Case
 from jobs.rundir import RunDirectory
@@ -99,14 +100,16 @@ def _look_with_slurm(run: RunDirectory, case: Case, plan: Layout) -> dict[str, A
 @contextlib.contextmanager
 def _job(run: RunDirectory) -> Iterator[str]:
     """The queued job for the body of the with; cancelled if the body does not see its end."""
-    with slurm.uninterrupted():
+    with contextlib.ExitStack() as held:
+        held.enter_context(uninterrupted())
         job = controller.submit(run.script)
-    try:
-        yield job
-    except BaseException:
-        with slurm.uninterrupted():
-            _cancel(job)
-        raise
+        try:
+            held.close()  # a Ctrl-C that came meanwhile is met here
+            yield job
+        except BaseException:
+            with uninterrupted():
+                _cancel(job)
+            raise
 
 
 def _cancel(job: str) -> None:
