@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -46,18 +47,22 @@ def jobs_by_folder(workplace: Workplace) -> dict[str, list[str]]:
     return jobs
 
 
-def moments(workplace: Workplace, *arguments: str) -> list[float]:
-    """From the start of a command to its end, denser than one needs."""
+def moments(workplace: Workplace, outcomes: list[bool], *arguments: str) -> Iterator[float]:
+    """Later and later in a command, until it was through three times: `outcomes` tells."""
     began = time.monotonic()
     assert workplace.launch(*arguments).returncode == 0
     seconds = time.monotonic() - began
-    return [seconds * (0.1 + 0.04 * step) for step in range(25)]
+    for step in range(100):
+        yield seconds * (0.1 + 0.04 * step)
+        if outcomes[-3:] == [True] * 3:
+            return
+    pytest.fail("it never came through")
 
 
 def test_a_launch_has_queued_its_job_and_says_so_or_nothing_is_left(workplace: Workplace) -> None:
     command = (*SMALL, *LONG, "--set", "cluster.sbatch.hold=true")
-    outcomes = set()
-    for seconds in moments(workplace, *command):
+    outcomes: list[bool] = []
+    for seconds in moments(workplace, outcomes, *command):
         before = set(workplace.runs)
 
         code, output = interrupted(workplace, seconds, *command)
@@ -67,12 +72,12 @@ def test_a_launch_has_queued_its_job_and_says_so_or_nothing_is_left(workplace: W
         jobs = [jobs_by_folder(workplace).get(str(run.code), []) for run in added]
         assert jobs == ([told] if told else []), (seconds, code, output)
         assert code in (0, 130, -signal.SIGINT, 1)
-        outcomes.add(bool(told))
+        outcomes.append(bool(told))
     folders = {str(run.code) for run in workplace.runs}
     mine = {folder for folder in jobs_by_folder(workplace) if str(workplace.project) in folder}
     assert mine == folders, "each job has its run"
     assert not list(workplace.logs.glob("**/.*.partial"))
-    assert outcomes == {True, False}, "before and after"
+    assert outcomes.count(False) > 5, "in the middle, too"
 
 
 def test_a_resume_has_queued_its_job_and_says_so_or_the_run_is_as_it_was(
@@ -83,8 +88,8 @@ def test_a_resume_has_queued_its_job_and_says_so_or_the_run_is_as_it_was(
     held = ("--set", "cluster.sbatch.hold=true")
     command = ("resume", run.label, "--set", "schedule.epochs=40", *held)
     as_it_was = state(run)
-    outcomes = set()
-    for seconds in moments(workplace, *command):
+    outcomes: list[bool] = []
+    for seconds in moments(workplace, outcomes, *command):
         give_back(workplace, run, as_it_was)
 
         _, output = interrupted(workplace, seconds, *command)
@@ -93,8 +98,8 @@ def test_a_resume_has_queued_its_job_and_says_so_or_the_run_is_as_it_was(
         queued = slurm(workplace, "squeue", "-h", "-o", "%i").split()
         assert queued == told, (seconds, output)
         assert told or state(run) == as_it_was
-        outcomes.add(bool(told))
-    assert outcomes == {True, False}, "before and after"
+        outcomes.append(bool(told))
+    assert outcomes.count(False) > 5, "in the middle, too"
 
 
 def state(run: RunDirectory) -> dict[str, bytes]:
