@@ -35,7 +35,8 @@ def show(texts: list[str], root: Path, *, everything: bool, every: float | None)
     slurm = Slurm(patience=math.inf)
     rows, hidden = _rows(texts, root, everything, slurm)
     if slurm.problem:
-        print(f"Slurm does not answer: {slurm.problem}", file=sys.stderr)
+        # squeue says the same in several ways, and the last one is the plainest.
+        print(f"Slurm does not answer: {slurm.problem.splitlines()[-1]}", file=sys.stderr)
     if sys.stdout.isatty():
         from rich.console import Console
 

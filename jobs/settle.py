@@ -52,6 +52,8 @@ def settle(run: RunDirectory, srun_code: int, environ: Mapping[str, str]) -> int
     # All tasks are gone, also one that was killed before it could release the run.
     lease.release(run, start_key)
     entry = ledger.find(run, job, restart_count)
+    if entry is None and metrics.results(run) is not None:
+        return 0  # the tasks have said so
     refused = refusal.read(run, start_key)
     if entry is None and (refused or srun_code == failure.CONFIGURATION_ERROR):
         say(run, f"job {job} is not started again: {refused or 'its log says why'}")
@@ -182,8 +184,8 @@ def _gather(
 def _close(run: RunDirectory, entry: Attempt, reason: Reason, evidence: Evidence) -> Attempt:
     unfit = sorted({each.node for each in evidence.endings if each.how == "unfit"})
     code = evidence.first.exit_code if evidence.first else evidence.srun_code
-    if reason in STOPS and code == 0:
-        code = STOPPED
+    if reason in STOPS and code in verdict.STOP_CODES:
+        code = STOPPED  # srun may have met the signal, too
     if reason == "finished":
         code = 0  # a signal may still meet a task that has nothing left to do
     return ledger.close_attempt(run, entry, reason, code, unfit)

@@ -27,6 +27,7 @@ from jobs import (
     lease,
     linetimes,
     memory,
+    metrics,
     opening,
     place,
     refusal,
@@ -75,6 +76,7 @@ def attend(run: RunDirectory, here: Place) -> int:
     stop = StopRequest.install()
     try:
         with contextlib.ExitStack() as held:
+            _leave_if_finished(run, here)
             _refuse_other_code(run, here)
             cluster = read_resolved(run.config).cluster
             if here.rank == 0:
@@ -97,6 +99,12 @@ def attend(run: RunDirectory, here: Place) -> int:
     except (WorkError, OSError) as error:
         say(run, here, f"rank {here.rank} on {here.node}: {error}")
         return 1
+
+
+def _leave_if_finished(run: RunDirectory, here: Place) -> None:
+    # Slurm may start a preempted job once more by itself, after it was requeued and has finished.
+    if here.job_id and metrics.results(run) is not None:
+        raise StoppedError("the run has finished already, so there is nothing to do")
 
 
 def _refuse_other_code(run: RunDirectory, here: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -17,9 +18,9 @@ from tests.jobs.slurm_stand_in import ENVIRON, PLACE, Cluster
 from tests.jobs.workplace import ledger_lines
 
 
-def stop(run: RunDirectory, signal: str = "SIGTERM") -> None:
+def stop(run: RunDirectory, name: str = "SIGTERM") -> None:
     for rank in range(4):
-        ending.record(run, 1, Ending(rank, "node1", "stopped", 75, signal, 1000.0))
+        ending.record(run, 1, Ending(rank, "node1", "stopped", 75, name, 1000.0))
 
 
 def save(run: RunDirectory, step: int, **more: object) -> None:
@@ -54,6 +55,26 @@ def test_a_full_disk_does_not_prevent_the_requeue(
     assert settle.settle(run, 0, ENVIRON) == 75
     assert "scontrol requeue 7" in cluster.calls.read_text()
     assert "warning: cannot write" in capfd.readouterr().err
+
+
+def test_a_stop_has_one_exit_code_whatever_the_signal_did_to_srun(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    stop(run)
+
+    assert settle.settle(run, 128 + signal.SIGTERM, ENVIRON) == 75
+    assert ledger_lines(run)[0]["exit_code"] == 75
+
+
+def test_a_start_of_a_finished_run_ends_well_and_is_no_attempt(
+    run: RunDirectory, cluster: Cluster
+) -> None:
+    run.results.write_text("{}")
+    assert settle.settle(run, 0, ENVIRON) == 0
+    before = ledger_lines(run)
+
+    assert settle.settle(run, 0, ENVIRON | {"SLURM_RESTART_COUNT": "1"}) == 0
+    assert (cluster.orders(), ledger_lines(run)) == ([], before)
 
 
 @pytest.mark.parametrize("now", ["COMPLETING 1", "PENDING 1"])

@@ -49,7 +49,9 @@ def test_a_job_on_two_nodes_completes_with_each_rank_in_its_place(workplace: Wor
 def test_the_script_in_the_run_directory_is_the_one_submitted_and_resubmits(
     workplace: Workplace,
 ) -> None:
-    run, job = submit(workplace)
+    run, job = submit(workplace, "--set", "cluster.env.STUB_STEPS='60'")
+    await_step(run, 1)
+    assert workplace.launch("cancel").returncode == 0
     await_end(workplace, job)
     stored = slurm(workplace, "scontrol", "write", "batch_script", job, "-")
     assert stored.rstrip("\0\n") == run.script.read_text().rstrip("\n")
@@ -69,6 +71,14 @@ def test_the_script_in_the_run_directory_is_the_one_submitted_and_resubmits(
     assert await_end(workplace, answer.stdout.strip()) == "COMPLETED"
     assert [line["job_id"] for line in ledger_lines(run)] == [job, answer.stdout.strip()]
     assert [report["RANK"] for report in worker_reports(run, attempt=2)] == ["0", "1", "2", "3"]
+
+    idle = subprocess.run(
+        ["sbatch", "--parsable", str(run.script)], env=bare, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert await_end(workplace, idle.stdout.strip()) == "COMPLETED"
+    assert "the run has finished already" in run.launcher_log.read_text()
+    assert [line["reason"] for line in ledger_lines(run)] == ["cancelled", "finished"]
 
 
 def test_a_dry_run_prints_to_the_byte_what_is_submitted_and_kept(workplace: Workplace) -> None:
