@@ -72,6 +72,6 @@ def test_help_and_a_dry_run_import_nothing_heavy(arguments: str) -> None:
 
 
 def test_help_imports_none_of_the_packages_at_all() -> None:
-    statement = "from jobs.cli import make_parser\nmake_parser().format_help()"
+    statement = "from jobs.options import make_parser\nmake_parser().format_help()"
 
     assert set() == {"submitit", "pydantic", "rich", "yaml"} & imported_by(statement)

@@ -11,7 +11,7 @@ import pytest
 
 from configs import load_recipe
 from configs.explain import KEYS
-from jobs.cli import make_parser
+from jobs.options import make_parser
 from tests.conftest import PROJECT
 
 README = (PROJECT / "README.md").read_text()
