@@ -17,9 +17,10 @@ SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.s
 quickstart: $(VENV)/installed
 	$(BIN)/python launch.py --config quickstart.yaml
 
-# More processes than the two cores of the smallest machine: tests on a cluster mostly wait.
+# More processes than the two cores of the smallest machine, for tests on a cluster mostly wait; so
+# one thread each, for threads without a core of their own wait for each other actively.
 test: check
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 drill: $(VENV)/test-installed
 	$(BIN)/python -m tests.drills.crash_points --moments 100
