@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.loader import LoadedRecipe, dump_recipe, load_recipe
+from configs.loader import LoadedRecipe, load_recipe
 from configs.settings import RecipeError
 from jobs import controller, engine, launcher, rundir, sweep
 from jobs.engine import Engine
@@ -130,12 +130,8 @@ def _show(
     print(f"# {count(len(elements), 'run')}")
     for element in elements:
         print(f"#   {element.folder}")
-    print(f"# config.yaml of {elements[0].folder}\n{dump_recipe(loaded[0].recipe)}", end="")
-    if chosen.problem:
-        print(f"not checked with Slurm: {chosen.problem}", file=sys.stderr)
-    if problems:
-        raise RequestError(*problems)
-    return 0
+    title = f"config.yaml of {elements[0].folder}"
+    return launcher.show_recipe(title, loaded[0].recipe, chosen, problems)
 
 
 def _fill_for_slurm(

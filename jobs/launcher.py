@@ -70,7 +70,16 @@ def show(loaded: LoadedRecipe) -> int:
 
         run = rundir.reserve(Path(recipe.run.root), recipe.run.name)
         print(f"# job.sbatch\n{slurm.make_executor(recipe, plan, run).script()}", end="")
-    print(f"# config.yaml\n{dump_recipe(recipe)}", end="")
+    return show_recipe("config.yaml", recipe, chosen, problems)
+
+
+def show_recipe(title: str, recipe: Recipe, chosen: Engine, problems: Sequence[str]) -> int:
+    """The end of every dry run: the resolved recipe, and what is wrong.
+
+    Raises:
+        RequestError: with the problems, after printing.
+    """
+    print(f"# {title}\n{dump_recipe(recipe)}", end="")
     if chosen.problem:
         print(f"not checked with Slurm: {chosen.problem}", file=sys.stderr)
     if problems:
