@@ -1,6 +1,6 @@
 """How long the launcher takes to start: `--help` and `--dry-run`, interpreter included.
 
-    python benchmarks/launcher.py [--runs 20] [--output benchmarks/results/launcher.json]
+    python -m benchmarks.launcher [--runs 20] [--output benchmarks/results/launcher.json]
 
 Each figure is a whole process, timed from outside, after one run that is not counted. The commands
 take turns, so a machine that slows down slows them all. Where Slurm answers, its dry run includes
@@ -10,20 +10,17 @@ the question to Slurm (sbatch --test-only).
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.record import save
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pydantic", "pyyaml", "rich", "submitit", "torch")
@@ -77,16 +74,7 @@ def main() -> None:
         table.add_row(name, *(f"{value:.3f}" for value in figures[name].values()))
     Console().print(table)
     if args.output:
-        report = {
-            "command": " ".join(["python", *sys.argv]),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
-            "runs": args.runs,
-            "seconds": figures,
-        }
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        save(args.output, "benchmarks.launcher", PACKAGES, runs=args.runs, seconds=figures)
 
 
 if __name__ == "__main__":

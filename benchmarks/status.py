@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -23,13 +22,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.record import save
 from configs import dump_recipe
 from configs.schema import Recipe
 
@@ -223,18 +222,15 @@ def main() -> None:
     console.print(f"{args.finished} finished and {args.live} live runs")
     console.print(table)
     if args.output:
-        report = {
-            "command": " ".join(["python -m benchmarks.status", *sys.argv[1:]]),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "python": platform.python_version(),
-            "versions": {package: version(package) for package in ("pydantic", "rich")},
-            "finished": args.finished,
-            "live": args.live,
-            "runs": args.runs,
-            "seconds": figures,
-        }
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        save(
+            args.output,
+            "benchmarks.status",
+            ("pydantic", "rich"),
+            finished=args.finished,
+            live=args.live,
+            runs=args.runs,
+            seconds=figures,
+        )
 
 
 if __name__ == "__main__":

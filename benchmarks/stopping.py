@@ -10,11 +10,9 @@ and then writes. From outside: how long after TERM to one of them the last one i
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import multiprocessing
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -23,13 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.record import save
 from configs import dump_recipe
 from configs.schema import ARCHIVE_NAME, Checkpoint, Data, Logging, Recipe, Schedule, Train
 from train.digits import write_digits
@@ -94,7 +92,7 @@ def observe(rank: int, ranks: int, port: int, run_dir: Path, queue: Any) -> None
     looks: list[float] = []
     pauses: list[float] = []
     writes: list[float] = []
-    StopVote.is_agreed = timed(StopVote.is_agreed, looks)  # type: ignore[method-assign]
+    StopVote.is_agreed = timed(StopVote.is_agreed, looks)
     loop.save = timed(loop.save, pauses)
     checkpoint.write = timed(checkpoint.write, writes)
     run(run_dir, StopFlag())
@@ -192,18 +190,15 @@ def main() -> None:
         table.add_row(text, f"{1e3 * median:.2f}", f"{1e3 * most:.2f}", share)
     Console().print(table)
     if args.output:
-        report = {
-            "command": " ".join(["python -m benchmarks.stopping", *sys.argv[1:]]),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in ("torch", "torchvision")},
-            "ranks": args.ranks,
-            "resolution": args.resolution,
-            "batch_size": args.batch_size,
-            "milliseconds": figures,
-        }
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        save(
+            args.output,
+            "benchmarks.stopping",
+            ("torch", "torchvision"),
+            ranks=args.ranks,
+            resolution=args.resolution,
+            batch_size=args.batch_size,
+            milliseconds=figures,
+        )
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def die_in(phase: str, countdown: int) -> None:
             if path.suffix == ".json":
                 die()
 
-        Path.unlink = unlink_or_die  # type: ignore[method-assign]
+        Path.unlink = unlink_or_die
 
 
 class Drill:
