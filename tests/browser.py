@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from filelock import FileLock
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-PACKAGES = ("chromium", "chromium-driver")
+from tests.debian import need_programs
+
+PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver"}  # and their packages
 FLAGS = (
     "--headless",
     "--no-sandbox",  # which root needs
@@ -33,44 +30,17 @@ FLAGS = (
 )
 
 
-def find_browser() -> tuple[str, str]:
-    """Chromium and its driver; they are installed if this may be done here, else skipped."""
-    with FileLock(Path(tempfile.gettempdir()) / "tests-install-chromium.lock"):
-        if not _is_installed() and os.geteuid() == 0 and shutil.which("apt-get"):
-            _install()
-    if not _is_installed():
-        reason = "a browser needs chromium and chromedriver (Debian's packages of these names)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium
-    assert driver
-    return chromium, driver
-
-
-def _install() -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES]
-    for command in (["apt-get", "update", "-q"], install):
-        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
-
-
-def _is_installed() -> bool:
-    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
-
-
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Chrome]:
     """A browser with a new profile in the empty `folder`, which logs its requests."""
-    chromium, driver = find_browser()
+    need_programs(PROGRAMS)
     options = ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = str(shutil.which("chromium"))
     for flag in (*FLAGS, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     # With its path given, selenium looks for no driver in the network.
-    browser = Chrome(options=options, service=Service(driver))
+    browser = Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
         yield browser
     finally:

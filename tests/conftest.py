@@ -48,6 +48,7 @@ def named_by(variable: str, what: str) -> Path:
     """The path in an environment variable; the test is skipped, with the reason, without it."""
     value = os.environ.get(variable)
     if not value:
+        # They are no part of the repository; .ci/run names them where they lie beside it.
         pytest.skip(f"needs {what}: set {variable}")
     return Path(value)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from configs import explain
 from jobs import completion
+from tests.debian import need_programs
 from tests.jobs.workplace import Workplace
 
 SHELLS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
@@ -100,8 +100,7 @@ def runs(workplace: Workplace) -> Workplace:
 def test_a_shell_completes_commands_options_keys_values_recipes_and_runs(
     runs: Workplace, shell: str
 ) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"needs {shell}")
+    need_programs({shell: shell})
     terminal = Terminal(shell, runs)
     try:
         for typed, expected in TYPED.items():

@@ -33,6 +33,7 @@ def test_the_loopback_reaches_nobody() -> None:
 def test_the_interface_is_that_of_the_first_address_beyond_the_loopback() -> None:
     real = {name: own for name, own in addresses().items() if not own.startswith("127.")}
     if not real:
+        # There is nothing that the first address beyond it could be.
         pytest.skip("this machine has the loopback only")
     for name, own in real.items():
         assert interfaces.towards(["127.0.1.1", own]) == name

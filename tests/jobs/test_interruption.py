@@ -12,6 +12,7 @@ import pytest
 
 from jobs import snapshot
 from jobs.interruption import Interrupt, uninterrupted
+from jobs.rundir import RunDirectory
 from tests.jobs.workplace import Workplace, eventually, is_running, ledger_lines, worker_reports
 
 # From Python's start to some time after the workers' start.
@@ -148,9 +149,8 @@ def test_ctrl_c_before_sbatch_leaves_nothing(workplace: Workplace, tmp_path: Pat
     assert list(workplace.logs.iterdir()) == []
 
 
-def test_resume_that_is_interrupted_has_queued_its_job_and_says_so(
-    workplace: Workplace, tmp_path: Path
-) -> None:
+def finished_run(workplace: Workplace, tmp_path: Path) -> tuple[SlowSlurm, RunDirectory]:
+    """A run that was queued and has finished; the next sbatch waits."""
     slurm = SlowSlurm(tmp_path / "bin")
     slurm.answer.touch()
     assert workplace.launch(*SLURM, PATH=slurm.path).returncode == 0
@@ -158,6 +158,13 @@ def test_resume_that_is_interrupted_has_queued_its_job_and_says_so(
     for path in (slurm.answer, slurm.asked, slurm.queued):
         path.unlink()
     run.results.write_text('{"steps": 3}')
+    return slurm, run
+
+
+def test_resume_that_is_interrupted_has_queued_its_job_and_says_so(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    slurm, run = finished_run(workplace, tmp_path)
 
     process = start(workplace, "resume", "--set", "schedule.epochs=40", PATH=slurm.path)
     eventually("sbatch is called", slurm.asked.exists)
@@ -174,12 +181,7 @@ def test_resume_that_is_interrupted_has_queued_its_job_and_says_so(
 def test_resume_that_slurm_refuses_leaves_the_run_as_it_was(
     workplace: Workplace, tmp_path: Path
 ) -> None:
-    slurm = SlowSlurm(tmp_path / "bin")
-    slurm.answer.touch()
-    assert workplace.launch(*SLURM, PATH=slurm.path).returncode == 0
-    [run] = workplace.runs
-    slurm.queued.unlink()
-    run.results.write_text('{"steps": 3}')
+    slurm, run = finished_run(workplace, tmp_path)
     before = run.config.read_text(), run.script.read_text()
     slurm.write("sbatch", "echo 'invalid account' >&2; exit 1")
 

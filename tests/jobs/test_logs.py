@@ -102,7 +102,7 @@ def test_long_logs_show_their_end_and_say_how_to_see_all(
 
 
 def test_the_end_of_a_file_is_found_from_its_end(tmp_path: Path) -> None:
-    chance = random.Random(1)  # noqa: S311
+    chance = random.Random(1)  # noqa: S311 - lengths of lines, not a secret
     log = tmp_path / "rank-000.log"
     for ending in ("", "no newline"):
         lines = [b"x" * chance.choice([0, 5, 70_000]) for _ in range(50)]

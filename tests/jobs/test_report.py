@@ -6,29 +6,23 @@ import csv
 import io
 import json
 import math
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs import comparison, record, report, summary
-from jobs.errors import RequestError
 from jobs.metrics import Progress
 from jobs.record import TOP1, TOP5, Record
 from jobs.rundir import RunDirectory, seconds_of
-from jobs.status import Status
+from jobs.status import State, Status
 from tests.jobs.past_runs import STEPS, attempt, write_run
-from tests.jobs.workplace import Workplace
 
 NOW = seconds_of("2026-01-01T10:00:00Z")
 
 
-def gathered(*runs: RunDirectory, state: str = "finished") -> list[Record]:
-    told = [Status(run, state, 1, Progress(), "") for run in runs]  # type: ignore[arg-type]
+def gathered(*runs: RunDirectory, state: State = "finished") -> list[Record]:
+    told = [Status(run, state, 1, Progress(), "") for run in runs]
     return [record.gather(each, NOW) for each in told]
 
 
@@ -263,110 +257,3 @@ def test_the_keys_of_csv_and_json_do_not_depend_on_the_runs(tmp_path: Path) -> N
 
     assert keys(whole) == keys(broken)
     assert list(gathered(whole)[0].values()) == list(gathered(broken)[0].values())
-
-
-@pytest.fixture
-def site(workplace: Workplace) -> Workplace:
-    """Two finished runs of different seeds and one that failed, where the launcher finds them."""
-    write_run(workplace.logs, "20260101-000000-aaaa", {"run.seed": 1})
-    write_run(workplace.logs, "20260102-000000-bbbb", {"run.seed": 2}, scores=(80.0, 91.0))
-    write_run(
-        workplace.logs,
-        "20260103-000000-cccc",
-        {"optimizer.lr": 0.1},
-        attempts=[attempt(reason="crash", gpu_seconds_lost=60.0)],
-        is_finished=False,
-    )
-    return workplace
-
-
-def test_the_table_is_plain_and_whole_where_nobody_looks(site: Workplace) -> None:
-    done = site.launch("report")
-
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].split() == [
-        "RUN", "STATE", "run.seed", "optimizer.lr", "GPUS", "TOP-1", "BEST-1", "TOP-5", "BEST-5",
-        "IMAGES/S", "WALL", "QUEUE", "GPU", "TIME", "LOST", "ATTEMPTS", "COMMIT",
-    ]  # fmt: skip
-    assert lines[1].startswith("20260101-000000-aaaa  finished")
-    assert lines[3].startswith("20260103-000000-cccc  failed")
-    assert "90.50 ± 0.71" in lines[6]
-    assert "\x1b" not in done.stdout
-
-
-def at_terminal(site: Workplace, columns: int, *arguments: str, **variables: str) -> str:
-    """What a terminal of so many columns is sent."""
-    reading, writing = pty.openpty()
-    environment = {**site.environment, "TERM": "xterm-256color", "COLUMNS": str(columns)}
-    subprocess.run(
-        [sys.executable, "launch.py", "report", *arguments],
-        cwd=site.project,
-        env=environment | variables,
-        stdin=subprocess.DEVNULL,
-        stdout=writing,
-        check=True,
-        timeout=60,
-    )
-    os.close(writing)
-    shown = b""
-    # The other end is closed, which Linux tells by an error.
-    while True:
-        try:
-            part = os.read(reading, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
-    os.close(reading)
-    return shown.decode().replace("\r\n", "\n")
-
-
-@pytest.mark.parametrize("columns", [80, 120])
-def test_the_table_fits_the_terminal(site: Workplace, columns: int) -> None:
-    shown = at_terminal(site, columns, NO_COLOR="1")
-
-    assert max(map(len, shown.splitlines())) <= columns
-    assert "\x1b" not in shown
-    assert "COMMIT" in shown
-    assert "\x1b[32m" in at_terminal(site, columns)
-
-
-def test_one_run_is_told_from_top_to_bottom(site: Workplace) -> None:
-    shown = site.launch("report", "cccc").stdout
-
-    told = dict(line.split("  ", 1) for line in shown.splitlines())
-    told = {key: value.strip() for key, value in told.items()}
-    assert told["run"] == "finetune/20260103-000000-cccc"
-    assert told["state"].startswith("failed")
-    assert told["GPU time lost"] == "1 min 00 s"
-    assert told["attempt 1"] == "crash after 1 h 00 min, on node1, node2"
-    assert told["optimizer.lr"] == "0.1"
-
-
-def test_the_format_follows_from_the_name_of_the_file(site: Workplace) -> None:
-    for name, start in (("r.csv", "run,path"), ("r.json", "{"), ("r.html", "<!DOCTYPE html>")):
-        done = site.launch("report", "--output", name)
-
-        assert (done.returncode, done.stdout) == (0, "")
-        assert (site.project / name).read_text().startswith(start)
-    site.launch("report", "--format", "csv", "--output", "r.txt")
-    assert (site.project / "r.txt").read_text() == (site.project / "r.csv").read_text()
-    assert (site.project / "r.txt").read_text() == site.launch("report", "--format", "csv").stdout
-
-
-def test_a_file_that_cannot_be_written_is_a_wrong_request(site: Workplace) -> None:
-    done = site.launch("report", "--output", "nowhere/r.html")
-
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --output nowhere/r.html: No such file or directory\n"
-
-
-def test_a_page_is_not_poured_onto_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-
-    with pytest.raises(RequestError, match="add --output"):
-        report.show([], tmp_path, "html", None)

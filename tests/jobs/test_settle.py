@@ -11,7 +11,7 @@ import pytest
 
 from jobs import checkpoints, controller, digest, ending, failure, ledger, settle
 from jobs.controller import Now
-from jobs.ending import Ending
+from jobs.ending import Ending, How
 from jobs.failure import Failure
 from jobs.rundir import RunDirectory
 from tests.jobs.slurm_stand_in import ENVIRON, PLACE, Cluster
@@ -231,8 +231,9 @@ def test_the_newest_readable_manifest_counts(run: RunDirectory) -> None:
 def test_the_digest_names_the_first_rank_and_the_fate_of_the_others(run: RunDirectory) -> None:
     lines = ["Traceback (most recent call last):", '  File "x.py"', "ValueError: no", "after it"]
     failure.claim(run, 1, Failure(3, "node2", 1, lines))
-    for rank, how, code in ((0, "followed", -6), (1, "followed", -6), (2, "failed", 1)):
-        ending.record(run, 1, Ending(rank, "node1", how, code))  # type: ignore[arg-type]
+    others: list[tuple[How, int]] = [("followed", -6), ("followed", -6), ("failed", 1)]
+    for rank, (how, code) in enumerate(others):
+        ending.record(run, 1, Ending(rank, "node1", how, code))
 
     text = digest.write(run, 1)
 

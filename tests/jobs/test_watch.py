@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import io
 import json
@@ -15,6 +16,7 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -45,10 +47,9 @@ SCORES = [(epoch * 1563, 97 - 9 / epoch) for epoch in range(1, 12)]
 LOG = [f"line {number}" for number in range(50)]
 
 
-def view(state: State = "running", note: str = "job 7", **changes: object) -> View:
+def view(state: State = "running", note: str = "job 7", **changes: Any) -> View:
     status = Status(RUN, state, 2, PROGRESS, note, Plan(20), time.time() + 7230, time.time() + 930)
-    parts = {"losses": LOSSES, "scores": SCORES, "log_name": "rank-000.log", "log_lines": LOG}
-    return View(status, **(parts | changes))  # type: ignore[arg-type]
+    return dataclasses.replace(View(status, LOSSES, SCORES, "rank-000.log", LOG), **changes)
 
 
 class Latin(io.StringIO):

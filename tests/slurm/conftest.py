@@ -56,6 +56,7 @@ def running_cluster(state: str | None = None) -> Iterator[dict[str, str]]:
             reason = "a Slurm cluster needs root on a Debian-like system (slurm/devcluster.sh)"
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
+            # Slurm's daemons start jobs as any user, and not everybody has a Debian.
             pytest.skip(reason)
         devcluster("down", check=True, state=state)  # what a killed run of the tests has left
         start_cluster(state)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.rundir import RunDirectory
-from tests.jobs.test_snapshot import commit_all, git
+from tests.jobs.snapshots import commit_all, git
 from tests.jobs.workplace import Workplace, worker_reports
 from tests.slurm.cluster import LONG, await_restart, await_step, slurm, submit
 

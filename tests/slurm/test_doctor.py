@@ -16,7 +16,8 @@ import pytest
 from tests.conftest import PROJECT
 from tests.jobs.workplace import eventually, make_workplace
 from tests.slurm.conftest import running_cluster
-from tests.slurm.faults import FAULTS, STATE, Site, nodes_elsewhere
+from tests.slurm.fault_table import FAULTS
+from tests.slurm.faults import STATE, Site, nodes_elsewhere
 
 pytestmark = pytest.mark.slurm
 
