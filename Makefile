@@ -18,9 +18,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/python launch.py --config quickstart.yaml
 
 # More processes than the two cores of the smallest machine, for tests on a cluster mostly wait; so
-# one thread each, for threads without a core of their own wait for each other actively.
+# one thread each, for threads without a core of their own wait for each other actively. Each process
+# takes the next test of the order in tests/conftest.py.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist load --maxschedchunk 1
 
 drill: $(VENV)/test-installed
 	$(BIN)/python -m tests.drills.crash_points --moments 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the cluster first, for they take longest."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Slow tests first, and by turns one that waits for the cluster and one that computes.
+
+    So no process is left with a long one at the end, and the cores are busy all the time.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable
+    waiting = [item for item in items if item.get_closest_marker("slurm")]
+    computing = [item for item in items if not item.get_closest_marker("slurm")]
+    turns = zip_longest(computing, waiting)
+    items[:] = [item for turn in turns for item in turn if item is not None]
 
 
 @pytest.fixture

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import PROJECT
 
 
+@pytest.mark.slow
 def test_quickstart_learns_the_digits_and_says_what_comes_next(tmp_path: Path) -> None:
     command = [sys.executable, "launch.py", "--config", "quickstart.yaml"]
     command += ["--set", f"run.root={tmp_path / 'logs'}", "--set", f"data.root={tmp_path / 'data'}"]

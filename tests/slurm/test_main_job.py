@@ -53,6 +53,7 @@ def lines(run: RunDirectory, mode: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["mode"] == mode]
 
 
+@pytest.mark.slow
 def test_pretrained_weights_beat_random_ones_by_twenty_points_and_all_records_agree(
     cluster_environment: dict[str, str], real_cifar10: Path, real_weights: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_deaf_worker_is_killed_before_the_time_limit_and_the_run_goes_on_from_
     await_word(run, f"job {job} is requeued")
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_by_the_clock_has_saved_and_the_run_goes_on(
     workplace: Workplace,
 ) -> None:

@@ -24,6 +24,7 @@ def real_workplace(workplace: Workplace) -> Workplace:
     return workplace
 
 
+@pytest.mark.slow
 def test_two_nodes_of_two_workers_train_to_a_result(
     real_workplace: Workplace, digits_root: Path
 ) -> None:

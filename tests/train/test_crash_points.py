@@ -7,6 +7,7 @@ import pytest
 from tests.drills import crash_points
 
 
+@pytest.mark.slow
 def test_killed_in_every_phase_of_a_checkpoint_write_and_at_random_the_end_is_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

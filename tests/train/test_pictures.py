@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -53,6 +54,7 @@ def test_a_mistake_is_told_with_its_picture_to_the_last_pixel() -> None:
     assert np.array_equal(pixels(png), images[1].numpy())
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_its_mistakes_and_leaves_the_same_ones_again(
     recipe: Recipe,
     make_run: Callable[..., Path],

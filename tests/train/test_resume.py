@@ -36,6 +36,7 @@ def interrupt_until_done(attempt: Attempt, run_dir: Path, world_size: int, looks
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world_size", "looks"), [(1, 0), (2, 1), (4, 1)])
 def test_run_interrupted_again_and_again_ends_bit_identical(
     recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt, world_size: int, looks: int
@@ -62,6 +63,7 @@ def test_run_interrupted_again_and_again_ends_bit_identical(
             assert len({step for step, _ in curves[0][tag]}) == len(curves[0][tag])
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on_with_the_same_batches_and_sums(
     recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
 ) -> None:
@@ -95,6 +97,7 @@ def test_checkpoint_holds_the_mean_statistics_and_each_ranks_own(
     assert torch.allclose(mean, own[:, : len(mean)].mean(dim=0))
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_made_longer_ends_as_one_that_was_so_long_from_the_start(
     recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
 ) -> None:

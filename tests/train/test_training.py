@@ -78,6 +78,7 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
     assert weights_sha256(model) == end["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_loss_curve_is_the_same_on_1_2_and_4_ranks(
     recipe: Recipe, make_run: Callable[..., Path], train: Runner
 ) -> None:
