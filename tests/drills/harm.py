@@ -12,10 +12,10 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.slurm.conftest import RELEASE, start_cluster
+from tests.slurm.conftest import start_cluster, state_folder
 
 # Drills kill daemons, which no other test's cluster would like.
-STATE = Path(f"/var/lib/slurm-devcluster-drill{f'-{RELEASE}' if RELEASE else ''}")
+STATE = Path(state_folder("drill"))
 
 
 def kill_daemon(name: str) -> None:

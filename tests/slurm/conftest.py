@@ -24,7 +24,15 @@ from tests.jobs.workplace import Workplace, make_workplace
 DEVCLUSTER = PROJECT / "slurm" / "devcluster.sh"
 RELEASE = os.environ.get("TEST_SLURM_RELEASE")
 FOLDER = os.environ.get("DEVCLUSTER_STATE", "/var/lib/slurm-devcluster")
-STATE = "-".join(filter(None, [FOLDER, RELEASE, os.environ.get("PYTEST_XDIST_WORKER")]))
+
+
+def state_folder(name: str = "") -> str:
+    """The folder of a cluster of this process alone."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    return "-".join(filter(None, [FOLDER, name, RELEASE, worker]))
+
+
+STATE = state_folder()
 
 
 def devcluster(

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.workplace import Workplace
+from tests.slurm.conftest import state_folder
 
-STATE = Path("/var/lib/slurm-devcluster-faults")
+STATE = Path(state_folder("faults"))
 CONF = STATE / "etc" / "slurm.conf"
 
 

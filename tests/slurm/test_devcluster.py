@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.workplace import Workplace, eventually
 from tests.slurm.cluster import slurm
-from tests.slurm.conftest import RELEASE, devcluster, running_cluster, start_cluster
+from tests.slurm.conftest import RELEASE, devcluster, running_cluster, start_cluster, state_folder
 
 pytestmark = pytest.mark.slurm
 
@@ -56,7 +56,7 @@ def test_a_release_that_is_not_known_is_a_wrong_request(arguments: list[str]) ->
 
 
 def test_after_a_power_cut_the_jobs_are_queued_again(tmp_path: Path) -> None:
-    state = Path("/var/lib/slurm-devcluster-power-cut")
+    state = Path(state_folder("power-cut"))
     with running_cluster(str(state)) as environment:
 
         def client(*command: str) -> str:

@@ -32,7 +32,7 @@ LINE = re.compile(r"(pass|warn|fail)  (\S+(?: \S+)*) {2,}(.*)")
 AS_USERS_READ = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # which lasts whatever the order of the tests
 def own_cluster() -> Iterator[dict[str, str]]:
     with running_cluster(str(STATE)) as environment:
         yield environment

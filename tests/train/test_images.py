@@ -17,7 +17,7 @@ from train.images import channels, crop, flip, resize, to_input
 RAW = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def photos(request: pytest.FixtureRequest) -> Tensor:
     """64 images, uint8 (64, 32, 32, 3): random ones, which hold every pair of grey levels."""
     return torch.randint(256, (64, 32, 32, 3), dtype=torch.uint8, generator=_generator())

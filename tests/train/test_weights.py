@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 Entries = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def imagenet() -> Entries:
     """All 320 entries of a ResNet-50 with 1,000 classes, none at its initial value."""
     entries = build_model(Model(num_classes=1000), seed=9).state_dict()
