@@ -38,8 +38,10 @@ def main() -> int:
     if words := origin.objection(args.run / "code"):
         print(f"error: {words}", file=sys.stderr)
         return 2
+    from train.offline import refuse_downloads
     from train.worker import run
 
+    refuse_downloads()
     try:
         return 0 if run(args.run, stop) else STOPPED_EXIT_CODE
     except (RequestError, UnfitNodeError) as error:

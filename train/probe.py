@@ -24,6 +24,7 @@ from train.distributed import Ranks, process_group
 from train.errors import RequestError
 from train.files import whole_file
 from train.health import look_around
+from train.offline import refuse_downloads
 
 REPORT = "nodes.json"
 # ResNet-50's gradients are about as many numbers of four bytes.
@@ -133,6 +134,7 @@ def main() -> int:
     )
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
     args = parser.parse_args()
+    refuse_downloads()
     try:
         recipe = read_resolved(args.run / "config.yaml")
         with process_group(recipe.train) as ranks:
