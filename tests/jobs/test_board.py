@@ -27,6 +27,7 @@ RUNS = (
     "b/20260103-000000-bbbb/1-lr=0.2,seed=1",
 )
 ELEMENTS = ["0-lr=0.1,seed=1", "1-lr=0.2,seed=1"]
+LISTENING = "0A"  # a socket's state in /proc/net/tcp
 
 
 def write_curves(*runs: Path) -> None:
@@ -114,6 +115,18 @@ def test_the_wanted_runs_are_served_once_each_until_stop(
     assert servers(four_runs) == []
     again = four_runs.launch("tensorboard", "--stop")
     assert (again.returncode, "no TensorBoard of yours" in again.stderr) == (2, True)
+
+
+def test_it_listens_to_this_machine_alone(four_runs: Workplace) -> None:
+    port = port_of(four_runs.launch("tensorboard").stdout)
+
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    addresses = [row[1] for row in rows if row[3] == LISTENING and row[1].endswith(f":{port:04X}")]
+    assert addresses == [f"0100007F:{port:04X}"]  # 127.0.0.1
 
 
 def test_one_that_serves_the_same_runs_is_used_again(four_runs: Workplace) -> None:
