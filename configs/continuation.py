@@ -23,6 +23,7 @@ LENGTH = ("schedule.epochs", "train.max_steps")
 FREE = ("cluster", "evaluate", "checkpoint", "logging", "run.notes", "data.root")
 WHY = {
     "run": "its folder is named so",
+    "run.readable_by": "its folder is there already; chmod changes it",
     "run.seed": "the order of the images and their augmentation follow from it",
     "data": "its steps so far saw other images",
     "model": "its checkpoint holds another network",

@@ -56,6 +56,11 @@ class Run(Section):
     root: str = Field(
         "logs", min_length=1, description="folder of all run directories, visible from every node"
     )
+    readable_by: Literal["owner", "group", "everyone"] = Field(
+        "group",
+        description="mode of the run's directory: 0700, 0750 or 0755, less what your umask takes; "
+        "nobody else may ever write in it, for jobs run code from there",
+    )
 
     @field_validator("name")
     @classmethod
@@ -63,6 +68,11 @@ class Run(Section):
         if name and not re.fullmatch(NAME_PATTERN, name):
             raise ValueError("use letters, digits, '.', '_' and '-' only, a letter or digit first")
         return name
+
+    @property
+    def mode(self) -> int:
+        """The permission bits of the run's directory."""
+        return {"owner": 0o700, "group": 0o750, "everyone": 0o755}[self.readable_by]
 
 
 class Cluster(Section):

@@ -66,14 +66,14 @@ def launch(
         sweep.write(draft.path, axes, elements)
         for each, element in zip(loaded, elements, strict=True):
             run = RunDirectory(draft.path / element.folder)
-            run.path.mkdir(mode=0o750)
+            run.path.mkdir(mode=each.recipe.run.mode)
             launcher.fill(run, each.recipe, command)
         if chosen.name == "slurm":
             _fill_for_slurm(draft, folder, loaded, elements, plan)
 
     if chosen.name == "slurm":
         with contextlib.ExitStack() as held:
-            with rundir.create(folder, fill):
+            with rundir.create(folder, recipe.run.mode, fill):
                 held.enter_context(uninterrupted())
                 job = _submit(folder)
             _note_job(folder, elements, job)
@@ -83,7 +83,7 @@ def launch(
         runs = [RunDirectory(folder.path / element.folder) for element in elements]
         return launcher.follow(runs) if watch else 0
     with contextlib.ExitStack() as held:
-        with rundir.create(folder, fill):
+        with rundir.create(folder, recipe.run.mode, fill):
             interrupt = held.enter_context(Interrupt().watch())
         return _run_in_turn(folder, loaded, elements, interrupt)
 

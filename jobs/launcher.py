@@ -50,7 +50,7 @@ def launch(loaded: LoadedRecipe, command: Sequence[str], *, watch: bool = False)
     from jobs import local
 
     with contextlib.ExitStack() as held:
-        with rundir.create(run, lambda draft: fill(draft, recipe, command)):
+        with rundir.create(run, recipe.run.mode, lambda draft: fill(draft, recipe, command)):
             interrupt = held.enter_context(Interrupt().watch())
         return local.run_attached(run, recipe, plan, interrupt)
 
@@ -119,7 +119,7 @@ def _submit(recipe: Recipe, plan: Layout, run: RunDirectory, command: Sequence[s
         slurm.write_files(draft, executor, final=run)
 
     with contextlib.ExitStack() as held:
-        with rundir.create(run, fill_all):
+        with rundir.create(run, recipe.run.mode, fill_all):
             # Until its job is told, or the run directory is gone again.
             held.enter_context(uninterrupted())
             job = slurm.submit(run, executor)

@@ -58,7 +58,7 @@ def examine(case: Case) -> int:
         if case.engine.name == "slurm":
             draft.script.write_text(_script(case, plan, run), encoding="utf-8")
 
-    with rundir.create(run, fill):
+    with rundir.create(run, case.recipe.run.mode, fill):
         try:
             look = _look_with_slurm if case.engine.name == "slurm" else _look_here
             return _show(look(run, case, plan))

@@ -151,7 +151,7 @@ def reserve(root: Path, name: str) -> RunDirectory:
 
 
 @contextlib.contextmanager
-def create(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[None]:
+def create(run: RunDirectory, mode: int, fill: Callable[[RunDirectory], None]) -> Iterator[None]:
     """Make `run`, filled by `fill`, for the body of the with; if that raises, remove it again.
 
     It is filled under a temporary name beside its own, so whoever looks at the runs never meets a
@@ -165,7 +165,7 @@ def create(run: RunDirectory, fill: Callable[[RunDirectory], None]) -> Iterator[
     try:
         try:
             draft.path.parent.mkdir(parents=True, exist_ok=True)
-            draft.path.mkdir(mode=0o750)
+            draft.path.mkdir(mode=mode)
         except OSError as error:
             raise RequestError(
                 f"run.root: cannot write {run.path.parent}: {error.strerror}"

@@ -41,8 +41,8 @@ def copy_code(target: Path, store: Path) -> str:
 
 def _copy_code(target: Path, store: Path) -> str:
     with contextlib.suppress(OSError):
-        # The runs are not for everybody to read, so neither is this.
-        store.mkdir(mode=0o750, parents=True, exist_ok=True)
+        # Nobody else needs it: the runs have files of their own, by hard links.
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
     sums = []
     for path in code_files():
         content = (PROJECT / path).read_bytes()

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,20 @@ def check_root(root: Path) -> list[Finding]:
     if not os.access(existing, os.W_OK | os.X_OK):
         text = f"{existing} cannot be written by you"
         return [failed(text, "name a folder of yours or ask for the right to write", "run.root")]
+    return _open_to_all(existing)
+
+
+def _open_to_all(folder: Path) -> list[Finding]:
+    """A warning where other users could put a folder of theirs in a run's place.
+
+    Jobs start code and submitit's pickles from there. In a folder with the sticky bit, such as
+    /tmp, only the owner of a name may replace it.
+    """
+    for each in (folder.resolve(), *folder.resolve().parents):
+        mode = each.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            text = f"{each} can be written by everyone, who could so change the code of your jobs"
+            return [warned(text, f"chmod o-w {each}, or name another folder", "run.root")]
     return []
 
 
@@ -105,7 +120,7 @@ def check_writing(recipe: Recipe) -> list[Finding]:
     A quota shows itself only so.
     """
     root = Path(recipe.run.root)
-    if check_root(root):
+    if any(each.level == "fail" for each in check_root(root)):
         return []
     folder, needed = _existing(root), bytes_needed(recipe)
     has_room = _free_bytes(folder) >= needed  # if not, `check_space` says so

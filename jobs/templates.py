@@ -83,7 +83,7 @@ if [ ! -f launch.py ]; then
 fi
 
 # A requeued job finds its configuration and goes on from its newest checkpoint.
-mkdir -p "$RUN"
+mkdir -p -m 750 "$RUN"        # nobody else may write where jobs take their code from
 if [ ! -e "$RUN/config.yaml" ]; then
     arguments=()
     for override in "${OVERRIDES[@]}"; do arguments+=(--set "$override"); done

@@ -58,6 +58,36 @@ def test_a_run_ends_with_its_scores_and_a_complete_directory(workplace: Workplac
     assert expected == {key: attempt[key] for key in expected}
 
 
+@pytest.mark.parametrize(
+    ("readable_by", "mode"), [("owner", 0o700), ("group", 0o750), ("everyone", 0o755)]
+)
+def test_a_runs_directory_is_open_to_whom_the_recipe_says_and_for_writing_to_nobody_else(
+    workplace: Workplace, readable_by: str, mode: int
+) -> None:
+    setting = ("--set", f"run.readable_by={readable_by}", "--set", "run.seed=1")
+    alone = workplace.launch("--config", "stub.yaml", *setting)
+    swept = workplace.launch("--config", "stub.yaml", *setting, "--sweep", "run.seed=1,2")
+
+    assert (alone.returncode, swept.returncode) == (0, 0), alone.stderr + swept.stderr
+    folders = {run.path for run in workplace.runs} | {run.sweep for run in workplace.runs} - {None}
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {mode}
+    store = workplace.logs / ".code"
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("behaviour", ["well", "crash:1"])
+def test_nothing_that_a_run_leaves_holds_a_variable_of_the_shell(
+    workplace: Workplace, behaviour: str
+) -> None:
+    value = "0123-never-to-be-written"
+
+    workplace.launch("--config", "stub.yaml", STUB=behaviour, ACCESS_TOKEN=value)
+
+    files = [path for path in workplace.project.rglob("*") if path.is_file()]
+    assert any(path.name == "rank-001.log" for path in files)
+    assert [path for path in files if value.encode() in path.read_bytes()] == []
+
+
 def test_every_worker_gets_torchruns_variables_and_runs_the_snapshot(workplace: Workplace) -> None:
     leaks = {"RANK": "7", "WORLD_SIZE": "9", "MASTER_ADDR": "elsewhere", "MASTER_PORT": "1"}
     workplace.launch("--config", "stub.yaml", "--set", "cluster.cpu_workers=4", **leaks)

@@ -65,7 +65,7 @@ def test_a_run_that_fails_while_being_made_leaves_nothing(tmp_path: Path) -> Non
         (draft.path / "file").touch()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), rundir.create(run, fail):
+    with pytest.raises(KeyboardInterrupt), rundir.create(run, 0o750, fail):
         pass
 
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +75,7 @@ def test_a_run_that_fails_to_start_leaves_nothing(tmp_path: Path) -> None:
     run = rundir.reserve(tmp_path / "new" / "logs", "name")
 
     def start() -> None:
-        with rundir.create(run, lambda draft: (draft.path / "file").touch()):
+        with rundir.create(run, 0o750, lambda draft: (draft.path / "file").touch()):
             assert (run.path / "file").exists()
             raise RequestError("sbatch says no")
 

@@ -12,6 +12,7 @@ from tests.slurm.faults import (
     no_weights,
     nodes_elsewhere,
     nothing,
+    open_to_all,
     other_weights,
     partition,
     short_qos,
@@ -76,6 +77,9 @@ FAULTS = {
     ),
     "run root below a file": Fault(
         "fail", "run root", "launch.py is not a folder", "name a folder", ("run.root=launch.py/x",)
+    ),
+    "run root open to all": Fault(
+        "warn", "run root", "can be written by everyone", "chmod o-w", plant=open_to_all
     ),
     "home full": Fault("warn", "home", "it is full", "make room", plant=disk("home", "size=1m")),
     "all on a local disk": Fault(
