@@ -5,19 +5,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
-import re
 import time
 import zlib
 from pathlib import Path
 
+from configs.checksum import promised_sha256
 from configs.schema import ARCHIVE_NAME, ARCHIVE_URL, OFFICIAL_BYTES, OFFICIAL_MD5, Data
 from jobs.finding import Finding, failed, passed, warned
 
 # What one read takes at a time, and how long reading a whole file may take.
 CHUNK_BYTES = 4 * 2**20
 READ_SECONDS = 6.0
-# The first digits of a file's SHA-256 end its name, as PyTorch's hub and MMClassification write it.
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 
 
 class _SlowError(Exception):
@@ -82,19 +80,18 @@ def check_weights(weights: str | None) -> list[Finding]:
 def check_weights_content(weights: str | None) -> list[Finding]:
     """Whether the checkpoint is the one that its name promises."""
     path = Path(weights or "")
-    match = HASH_IN_NAME.search(path.name)
-    # A date is digits alone.
-    if not match or match.group(1).isdecimal() or check_weights(weights)[0].level == "fail":
+    promised = promised_sha256(path.name)
+    if not promised or check_weights(weights)[0].level == "fail":
         return []
     try:
         found = _digest(path, "sha256")
     except _SlowError:
         return [_too_slow(path, "model.weights")]
-    if not found.startswith(match.group(1)):
-        text = f"{path} has SHA-256 {found[:16]}..., not the {match.group(1)} of its name"
+    if not found.startswith(promised):
+        text = f"{path} has SHA-256 {found[:16]}..., not the {promised} of its name"
         remedy = "bring the checkpoint again or, if this is the one that you mean, rename it"
         return [failed(text, remedy, "model.weights")]
-    return [passed(f"SHA-256 begins with {match.group(1)}, as in its name")]
+    return [passed(f"SHA-256 begins with {promised}, as in its name")]
 
 
 def _unreadable(path: Path, key: str) -> Finding | None:

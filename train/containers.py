@@ -22,7 +22,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from train.errors import RequestError
+from train.errors import RequestError, printable
 from train.pickles import Plan, StandIn, plan
 
 # A ResNet-50 in float64 with Adam's state and an average has 0.8 GB.
@@ -52,9 +52,10 @@ FOREIGN = (
 class Checkpoint:
     """What a file holds.
 
-    `content`: as it was saved, tensors on the CPU; whatever is neither a tensor nor a plain value is
-    an empty `StandIn`. `metadata`: the texts in a safetensors header, empty for other containers.
-    `container`: 'safetensors', 'zip' or 'legacy'. `sha256`: of the file, hex digits. `size`: bytes.
+    `content`: as it was saved, tensors on the CPU; what is neither a tensor nor a plain value is an
+    empty `StandIn`. `metadata`: the texts in a safetensors header, empty for other containers.
+    `container`: 'safetensors', 'zip' or 'legacy'. `sha256`: of the file, hex digits. `size`: in
+    bytes.
     """
 
     content: Mapping[Any, Any]
@@ -172,9 +173,8 @@ def read_zip(data: bytes) -> tuple[Any, dict[str, str]]:
                     member = members.get(f"{prefix}data/{key}")
                     if member is None or member.file_size != storage.nbytes:
                         there = "is missing" if member is None else f"has {member.file_size:,}"
-                        raise RequestError(
-                            f"member {prefix}data/{key[:20]} {there} of {storage.nbytes:,} bytes"
-                        )
+                        name = printable(f"{prefix}data/{key}")
+                        raise RequestError(f"member {name} {there} of {storage.nbytes:,} bytes")
                     copy.writestr(f"checkpoint/data/{key}", archive.read(member))
     except RequestError:
         raise
@@ -222,7 +222,8 @@ def read_legacy(data: bytes) -> tuple[Any, dict[str, str]]:
         position += 8 + storage.nbytes
         if numel != storage.numel or position > len(data):
             raise RequestError(
-                f"it is cut off or damaged: no {storage.nbytes:,} bytes of storage {key[:20]}"
+                f"it is cut off or damaged: storage {printable(key, 20)} has not all of its "
+                f"{storage.nbytes:,} bytes"
             )
     if position != len(data):
         raise RequestError(f"it has {len(data) - position:,} bytes too many")
@@ -242,8 +243,8 @@ def load(file: io.BytesIO, found: Plan) -> Any:
 
 def first_line(error: Exception) -> str:
     """An exception's first line, or its name where it has none."""
-    line = next(iter(str(error).splitlines()), "")[:200]
-    return line or type(error).__name__
+    line = next(iter(str(error).splitlines()), "")
+    return printable(line, 200) or type(error).__name__
 
 
 class _Guarded(io.BytesIO):

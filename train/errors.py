@@ -13,3 +13,10 @@ class UnfitNodeError(Exception):
 
     The worker prints it without a traceback and exits with code 76; another node may do.
     """
+
+
+def printable(text: object, length: int = 100) -> str:
+    """`text` of a file's choice as a message may show it: cut, and without control characters."""
+    return "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:length]
+    )

@@ -14,7 +14,7 @@ import pickletools
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from train.errors import RequestError
+from train.errors import RequestError, printable
 
 # A checkpoint of ResNet-50 with its optimizer takes 40,000 instructions.
 MOST_INSTRUCTIONS = 400_000
@@ -150,7 +150,7 @@ def plan(file: IO[bytes]) -> Plan:
     except Exception as error:  # whatever the disassembler meets in a damaged one
         text = next(iter(str(error).splitlines()), "")
         raise RequestError(
-            f"its pickle is damaged ({text[:100] or type(error).__name__})"
+            f"its pickle is damaged ({printable(text) or type(error).__name__})"
         ) from None
     return found
 
@@ -263,8 +263,8 @@ def _named(argument: str, found: Plan) -> Value:
         raise RequestError(f"it holds {OTHER_TENSORS[full]}, and a ResNet-50 plain ones only")
     elif full not in {ORDERED_DICT, PARAMETER, ENCODE} | PLAIN | REBUILDS.keys() | STORAGES.keys():
         raise RequestError(
-            f"its pickle asks for {full[:100]}, which might run code. Where you trust the file, "
-            "load it with the program that wrote it and save its state_dict alone"
+            f"its pickle asks for {printable(full)}, which might run code. Where you trust the "
+            "file, load it with the program that wrote it and save its state_dict alone"
         )
     return Value("global", name=full)
 
@@ -281,13 +281,13 @@ def _storage(value: Any, found: Plan) -> Value:
         raise RequestError("its pickle is damaged (a storage without type, key or size)")
     storage = Storage(numel, STORAGES[name])
     if found.storages.setdefault(key, storage) != storage:
-        raise RequestError(f"its pickle has two sizes for the storage {key[:20]}")
+        raise RequestError(f"its pickle has two sizes for the storage {printable(key, 20)}")
     return Value("storage", numel=numel)
 
 
 def _call(function: str, arguments: list[Any], label: str) -> Value:
     if function in REBUILDS:
-        _check_tensor(arguments, REBUILDS[function], label[:100])
+        _check_tensor(arguments, REBUILDS[function], printable(label))
         return Value("tensor")
     if function == PARAMETER:
         _expect(arguments[0], "tensor")

@@ -1,34 +1,44 @@
-"""Pretrained weights: read a checkpoint of a known layout and account for every entry.
+"""Pretrained weights: account for every entry of a checkpoint, then load it.
 
 Nothing is loaded in silence: each entry of the model is loaded or named as re-initialised, each
 entry of the file is used or named as ignored, and anything else is an error.
 
-    python -m train.weights FILE [--classes N]     prints that account (exit code 1: refused)
+    python -m train.weights FILE [--classes N] [--stem cifar]
+
+prints that account (exit code 1: refused).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
+from configs.checksum import promised_sha256
 from configs.schema import Model
-from train.errors import RequestError
+from train.architectures import other_resnet
+from train.containers import Checkpoint, read_checkpoint
+from train.errors import RequestError, printable
+from train.layouts import Network, find_network
 from train.model import build_model
 
 HEAD = ("fc.weight", "fc.bias")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTS = (torch.int32, torch.int64)
-NAMED_IN_ERRORS = 4
+NAMED = 4
+UNSEEN = (
+    "A file's names and shapes do not tell which convolution of a block strides (torchvision, timm "
+    "and MMClassification's 'pytorch' style: the second), the order of the colours, or how the "
+    "images were normalised."
+)
 
 
 @dataclass
@@ -36,10 +46,16 @@ class Account:
     """What became of every entry of the model and of the file.
 
     `loaded`: entries of the model that came from the file. `reinitialised` and `ignored`: entry to
-    reason. `layout`: whose names the file uses.
+    reason. `layout`, `wrapping`, `facts`: as in `train.layouts.Network`. `container`, `sha256`,
+    `size`: as in `train.containers.Checkpoint`.
     """
 
     layout: str
+    wrapping: list[str]
+    container: str
+    sha256: str
+    size: int
+    facts: dict[str, str]
     loaded: list[str] = field(default_factory=list)
     reinitialised: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
@@ -48,22 +64,44 @@ class Account:
         """One line: how many entries were loaded, and which were not."""
         parts = [f"{len(self.loaded)} entries loaded ({self.layout} layout)"]
         if self.reinitialised:
-            parts.append(f"re-initialised: {', '.join(self.reinitialised)}")
+            parts.append(f"re-initialised: {listed(list(self.reinitialised))}")
         if self.ignored:
-            parts.append(f"ignored: {', '.join(self.ignored)}")
+            parts.append(f"ignored: {listed(list(self.ignored))}")
         return "; ".join(parts)
 
     def table(self, title: str) -> Table:
-        """The account as a table for a terminal."""
-        table = Table(title=title, title_justify="left")
-        table.add_column("entries", justify="right")
-        table.add_column("what became of them")
-        table.add_row(str(len(self.loaded)), f"loaded ({self.layout} layout)")
-        for name, reason in self.reinitialised.items():
-            table.add_row("1", f"{name}: re-initialised, {reason}")
-        for name, reason in self.ignored.items():
-            table.add_row("1", f"{name}: ignored, {reason}")
+        """The account as a table for a terminal: what the file is, then its entries by reason."""
+        table = Table(title=Text(title), title_justify="left", show_header=False)
+        table.caption, table.caption_justify = Text(UNSEEN), "left"
+        within = f", in {' '.join(map(printable, self.wrapping))}" if self.wrapping else ""
+        told = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+        rows = [
+            ("file", f"{self.size:,} bytes, {self.container}, SHA-256 {self.sha256[:16]}..."),
+            ("layout", self.layout + within),
+            ("says", told or "nothing of itself"),
+            ("loaded", f"{len(self.loaded)}"),
+        ]
+        for what, entries in (("re-initialised", self.reinitialised), ("ignored", self.ignored)):
+            for reason, names in by_reason(entries).items():
+                rows.append((what, f"{len(names)}: {listed(names)}: {reason}"))
+        for what, text in rows:
+            table.add_row(what, Text(text))
         return table
+
+
+def listed(names: list[str]) -> str:
+    """The first few of `names`, and how many more there are."""
+    more = len(names) - NAMED
+    first = ", ".join(map(printable, names[:NAMED]))
+    return first + (f" and {more} more" if more > 0 else "")
+
+
+def by_reason(entries: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names by the reason that they share."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in entries.items():
+        groups.setdefault(reason, []).append(name)
+    return groups
 
 
 def load_weights(model: nn.Module, path: Path) -> Account:
@@ -72,12 +110,59 @@ def load_weights(model: nn.Module, path: Path) -> Account:
     The last layer is re-initialised, that is left alone, when its number of classes differs.
 
     Raises:
-        RequestError: missing, unreadable or unsafe file, another architecture, missing entries,
-            other shapes or types, values that are not finite. `model` is then as it was.
+        RequestError: missing, unreadable or unsafe file, another SHA-256 than its name promises,
+            another architecture, missing entries, other shapes or types, values that are not
+            finite. `model` is then as it was.
     """
-    account, entries = canonical(read_checkpoint(path), path)
-    wanted = model.state_dict()
-    problems = [f"{name} is not in ResNet-50" for name in entries if name not in wanted]
+    try:
+        checkpoint = read_checkpoint(path)
+    except RequestError as error:
+        raise RequestError(f"model.weights: {error}") from None
+    if problem := broken_promise(path, checkpoint):
+        raise RequestError(f"model.weights: {problem}")
+    try:
+        network = find_network(checkpoint)
+        account, accepted = reconcile(network, checkpoint, model.state_dict())
+    except RequestError as error:
+        raise RequestError(
+            f"model.weights: {path} does not fit this ResNet-50: {error}. "
+            "Give the checkpoint of a ResNet-50 with model.stem's stem, or set model.weights to "
+            "null"
+        ) from None
+    model.load_state_dict(accepted, strict=False)
+    return account
+
+
+def broken_promise(path: Path, checkpoint: Checkpoint) -> str | None:
+    """Whether the file is another one than its name says, in words."""
+    promised = promised_sha256(path.name)
+    if promised is None or checkpoint.sha256.startswith(promised):
+        return None
+    return (
+        f"{path} has SHA-256 {checkpoint.sha256[:16]}..., not the {promised} of its name: bring it "
+        "again or, if this is the one that you mean, rename it"
+    )
+
+
+def reconcile(
+    network: Network, checkpoint: Checkpoint, wanted: Mapping[str, Tensor]
+) -> tuple[Account, dict[str, Tensor]]:
+    """The account of `network` for a model with the entries `wanted`, and what is to be loaded.
+
+    Raises:
+        RequestError: it is another network, or an entry is missing, unknown or unfit.
+    """
+    account = Account(
+        network.layout,
+        network.wrapping,
+        checkpoint.container,
+        checkpoint.sha256,
+        checkpoint.size,
+        network.facts,
+        ignored=dict(network.ignored),
+    )
+    entries = network.entries
+    problems = [f"{printable(name)} is not in ResNet-50" for name in entries if name not in wanted]
     problems += settle_head(account, entries, wanted)
     accepted: dict[str, Tensor] = {}
     for name, own in wanted.items():
@@ -92,9 +177,16 @@ def load_weights(model: nn.Module, path: Path) -> Account:
         else:
             problems.append(f"{name} is missing")
     if problems:
-        raise RequestError(describe(path, problems))
-    model.load_state_dict(accepted, strict=False)
-    return account
+        more = len(problems) - NAMED
+        text = "; ".join(problems[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+        kind = other_resnet(entries, wanted)
+        raise RequestError(f"{kind}: {text}" if kind else text)
+    if network.is_caffe:
+        raise RequestError(
+            "its configuration says style='caffe': its blocks stride in their first convolution, "
+            "those of this model in the second, which no name or shape shows"
+        )
+    return account, accepted
 
 
 def settle_head(
@@ -127,91 +219,6 @@ def misfits(name: str, tensor: Tensor, own: Tensor) -> list[str]:
     if name.endswith("running_var") and (values < 0).any():
         return [f"{name} has negative values"]
     return []
-
-
-def describe(path: Path, problems: list[str]) -> str:
-    """The refusal's text: the first few problems, and how many there are."""
-    more = len(problems) - NAMED_IN_ERRORS
-    listed = "; ".join(problems[:NAMED_IN_ERRORS]) + (f"; and {more} more" if more > 0 else "")
-    return (
-        f"model.weights: {path} does not fit this ResNet-50: {listed}. "
-        "Give the checkpoint of a ResNet-50 with model.stem's stem, or set model.weights to null"
-    )
-
-
-def read_checkpoint(path: Path) -> Mapping[Any, Any]:
-    """The dictionary saved at `path`, on the CPU, without running any code from the file.
-
-    Raises:
-        RequestError: missing, unreadable, damaged, or holding more than tensors and plain values.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on what is then refused, or on a file's age
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RequestError(f"model.weights: there is no file {path}") from None
-    except Exception as error:  # a damaged file may raise anything
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise RequestError(
-            f"model.weights: {path} is no checkpoint that can be read safely: {reason}"
-        ) from None
-    if not isinstance(content, Mapping):
-        raise RequestError(f"model.weights: {path} holds no dictionary of tensors")
-    return content
-
-
-def canonical(content: Mapping[Any, Any], path: Path) -> tuple[Account, dict[str, Tensor]]:
-    """The entries of the network under torchvision's names, and the account begun.
-
-    A checkpoint of ours has them in 'model', beside the optimizer's state. mmcls has them in
-    'state_dict', with 'backbone.' before the network's names and 'head.fc.' before those of the
-    last layer. torchvision saves the bare entries.
-
-    Raises:
-        RequestError: none of these, an entry that is no plain tensor, or two of one name.
-    """
-    is_ours = {"model", "optimizer", "step"} <= content.keys()
-    wrapper = "model" if is_ours else "state_dict"
-    found = content.get(wrapper, content)
-    if not isinstance(found, Mapping) or not found:
-        raise RequestError(f"model.weights: {path} holds no entries of a network")
-    for name, value in found.items():
-        if problem := strangeness(name, value):
-            raise RequestError(f"model.weights: {name!s:.100} in {path} {problem}")
-    is_mmcls = any(name.startswith("backbone.") for name in found)
-    account = Account("ours" if is_ours else "mmcls" if is_mmcls else "torchvision")
-    if found is not content:
-        others = [str(name) for name in content if name != wrapper]
-        account.ignored |= dict.fromkeys(others, "no part of the network")
-    sources: dict[str, str] = {}
-    for source in found:
-        name = torchvision_name(source) if is_mmcls else source
-        if name in sources:
-            raise RequestError(
-                f"model.weights: {path} has both {sources[name]} and {source}, "
-                f"which are one entry, {name}: remove one of them"
-            )
-        sources[name] = source
-    return account, {name: found[source] for name, source in sources.items()}
-
-
-def torchvision_name(name: str) -> str:
-    """What torchvision calls mmcls's entry `name`."""
-    name = name.removeprefix("backbone.")
-    return name.removeprefix("head.") if name.startswith("head.fc.") else name
-
-
-def strangeness(name: object, value: object) -> str | None:
-    """What is wrong with an entry of a file that is to be a named plain tensor, if anything."""
-    if not isinstance(name, str):
-        return "is an entry whose name is no text"
-    if not isinstance(value, Tensor):
-        return "is no tensor"
-    is_plain = value.layout == torch.strided and not value.is_quantized and not value.is_nested
-    if not is_plain or value.device.type != "cpu":
-        return "is no plain tensor, but a sparse, quantized, nested or empty (meta) one"
-    return None
 
 
 def main() -> int:
