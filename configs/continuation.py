@@ -28,6 +28,8 @@ WHY = {
     "data": "its steps so far saw other images",
     "model": "its checkpoint holds another network",
     "model.weights": "it goes on from its own checkpoint",
+    "model.freeze_stages": "its steps so far trained other layers",
+    "model.head_lr_multiplier": "its steps so far were taken with the value before",
     "optimizer": "its steps so far were taken with the value before",
     "train": "its steps so far were taken with the value before",
 }
@@ -76,6 +78,8 @@ def objections(before: Mapping[str, Any], now: Mapping[str, Any], taken: Taken) 
         now: `shaping` of the recipe to go on under.
         taken: the steps.
     """
+    # A checkpoint older than a key was made without what the key changes, as its default leaves it.
+    before = shaping(Recipe()) | dict(before)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     reasons = {key: objection(key, before, now, taken) for key in changed}
     return {key: reason for key, reason in reasons.items() if reason}

@@ -205,6 +205,16 @@ class Model(Section):
     zero_init_residual: bool = Field(
         True, description="random initialisation only: each block's last norm starts at 0"
     )
+    freeze_stages: int | None = Field(
+        None,
+        ge=0,
+        le=4,
+        description="what stays as it is, batch-norm statistics included: 0 the stem, N the stem "
+        "and the first N stages, as MMClassification's frozen_stages; null: everything is trained",
+    )
+    head_lr_multiplier: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the last layer over that of the others"
+    )
 
 
 class Optimizer(Section):

@@ -284,10 +284,19 @@ def wrap(model: nn.Module, ranks: Ranks, example: Tensor) -> nn.Module:
 
 @torch.no_grad()
 def average_buffers(model: nn.Module, ranks: Ranks) -> None:
-    """Replace every rank's batch-norm statistics by their mean over ranks, in one reduction."""
-    if ranks.world_size == 1:
+    """Replace every rank's batch-norm statistics by their mean over ranks, in one reduction.
+
+    Those of frozen norms are equal, and stay as they are to the last bit.
+    """
+    moving = [
+        module
+        for module in model.modules()
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    ]
+    found = (buffer for module in moving for buffer in module.buffers(recurse=False))
+    buffers = [buffer for buffer in found if buffer.is_floating_point()]
+    if ranks.world_size == 1 or not buffers:
         return
-    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     flat = ranks.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]))
     flat /= ranks.world_size
     parts = flat.split([buffer.numel() for buffer in buffers])

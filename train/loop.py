@@ -17,6 +17,7 @@ from train.distributed import (
 from train.errors import RequestError
 from train.evaluate import Scores, evaluate
 from train.loss import smoothed_cross_entropy
+from train.optim import set_learning_rate
 from train.session import (
     REMEDY,
     Session,
@@ -113,8 +114,7 @@ def train_step(session: Session, images: Tensor, labels: Tensor) -> None:
             loss = smoothed_cross_entropy(logits, targets, recipe.train.label_smoothing)
             (loss / len(parts)).backward()
         state.interval.add(loss, len(part), state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = session.lr(state.step)
+    set_learning_rate(state.optimizer, session.lr(state.step))
     state.optimizer.step()
     state.interval.steps += 1
 

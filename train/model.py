@@ -1,16 +1,39 @@
-"""The network: torchvision's ResNet-50 with the recipe's stem and initialisation."""
+"""The network: torchvision's ResNet-50 with the recipe's stem, initialisation and frozen stages."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.models import ResNet, resnet50
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from configs.schema import Model
 from train.batches import derive_seed
 
+STEM = ("conv1", "bn1")
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 
-def build_model(config: Model, seed: int) -> ResNet:
+
+class ResNet50(ResNet):
+    """torchvision's `resnet50`, of which the modules named in `frozen` are never trained."""
+
+    frozen: tuple[str, ...] = ()
+
+    def freeze(self, stages: int) -> None:
+        """Keep the stem and the first `stages` stages as they are, whatever mode is asked for."""
+        self.frozen = (*STEM, *STAGES[:stages])
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(requires_grad=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ResNet50:
+        """Training or evaluation mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+
+def build_model(config: Model, seed: int) -> ResNet50:
     """A freshly initialised ResNet-50; equal for equal seeds, whatever ran before.
 
     Convolutions start from He's normal distribution (fan out), the last layer from a normal one of
@@ -23,8 +46,9 @@ def build_model(config: Model, seed: int) -> ResNet:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", 0))
-        model = resnet50(
-            weights=None,
+        model = ResNet50(
+            Bottleneck,
+            [3, 4, 6, 3],
             num_classes=config.num_classes,
             zero_init_residual=config.zero_init_residual and config.weights is None,
         )
@@ -34,4 +58,6 @@ def build_model(config: Model, seed: int) -> ResNet:
             model.maxpool = nn.Identity()
         nn.init.normal_(model.fc.weight, std=0.01)
         nn.init.zeros_(model.fc.bias)
+    if config.freeze_stages is not None:
+        model.freeze(config.freeze_stages)
     return model.to(memory_format=torch.channels_last)

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
 
 from configs.schema import Optimizer, Recipe, Schedule
+from train.model import ResNet50
 
 
-def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.SGD:
-    """SGD over all parameters of `model`, norms and biases included, as the recipe says."""
+def make_optimizer(
+    model: ResNet50, config: Optimizer, head_lr_multiplier: float = 1.0
+) -> torch.optim.SGD:
+    """SGD over all parameters of `model` that are trained, norms and biases included.
+
+    A group whose learning rate is not that of the step has the factor as `lr_multiplier`.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": trained}]
+    if head_lr_multiplier != 1.0:
+        head = set(model.fc.parameters())
+        body = [parameter for parameter in trained if parameter not in head]
+        last = {"params": list(model.fc.parameters()), "lr_multiplier": head_lr_multiplier}
+        groups = [{"params": body}, last] if body else [last]
     return torch.optim.SGD(
-        model.parameters(),
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
         fused=True,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Have the next step taken with `lr`, and by each group's multiple of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_multiplier", 1.0)
 
 
 def learning_rate(
@@ -56,6 +75,11 @@ def settings_without_effect(
         total_steps: of the whole run, as `train.max_steps` leaves it.
     """
     schedule, texts = recipe.schedule, []
+    if recipe.model.freeze_stages is not None and recipe.model.weights is None:
+        texts.append(
+            "model.freeze_stages keeps layers at their random initial values, for model.weights is "
+            "null: name a checkpoint or set model.freeze_stages to null"
+        )
     if schedule.milestones and schedule.kind != "step":
         texts.append(
             f"schedule.milestones has no effect with schedule.kind {schedule.kind}: "

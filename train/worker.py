@@ -183,7 +183,8 @@ def make_state(
     if recipe.model.weights and manifest is None:
         account = load_weights(model, Path(recipe.model.weights))
     model.to(ranks.device)
-    state = TrainState(model, make_optimizer(model, recipe.optimizer), Interval.empty(ranks.device))
+    optimizer = make_optimizer(model, recipe.optimizer, recipe.model.head_lr_multiplier)
+    state = TrainState(model, optimizer, Interval.empty(ranks.device))
     if manifest:
         saved = checkpoint.load(folder, manifest, ranks.device)
         check_same_run(saved, recipe, epoch)
