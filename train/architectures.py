@@ -66,7 +66,7 @@ def depth_of(entries: Mapping[str, Tensor]) -> str | None:
         counts.append(len(blocks))
     if 0 in counts:
         return None  # what is missing is told entry by entry
-    has_bottlenecks = "layer1.0.conv3.weight" in entries
+    has_bottlenecks = any(name.endswith(".conv3.weight") for name in entries)
     names = BLOCKS.get((counts[0], counts[1], counts[2], counts[3]))
     if names and names[has_bottlenecks] == "ResNet-50":
         return None

@@ -1,284 +1,331 @@
-"""The weights loader: both layouts, every entry accounted for, and what it refuses."""
+"""The weights loader: every layout, every entry accounted for, and what it refuses."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 import subprocess
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torchvision.models import resnet101, wide_resnet50_2
+from rich.console import Console
+from torchvision import models
 
 from configs.schema import Model
+from tests.train.layouts import LAYOUTS, Entries, Layout, mmcls, mmengine, prefixed, save
+from train.containers import Checkpoint
 from train.errors import RequestError
-from train.model import build_model
-from train.weights import load_weights
+from train.layouts import find_network
+from train.model import ResNet50, build_model
+from train.weights import Account, load_weights, reconcile
 
 PROJECT = Path(__file__).resolve().parents[2]
-Entries = dict[str, Tensor]
 
 
 @pytest.fixture(scope="session")
-def imagenet() -> Entries:
-    """All 320 entries of a ResNet-50 with 1,000 classes, none at its initial value."""
-    entries = build_model(Model(num_classes=1000), seed=9).state_dict()
-    return {name: value + 1 for name, value in entries.items()}
-
-
-def mmcls(entries: Entries) -> dict[str, Any]:
-    renamed = OrderedDict(
-        (f"head.{name}" if name.startswith("fc.") else f"backbone.{name}", value)
-        for name, value in entries.items()
-    )
-    return {"meta": {"mmcls_version": "0.15.0", "CLASSES": None}, "state_dict": renamed}
+def fresh() -> tuple[ResNet50, Entries]:
+    """A model of ten classes, and its entries as they begin."""
+    model = build_model(Model(), seed=0)
+    return model, {name: value.clone() for name, value in model.state_dict().items()}
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Callable[..., Path]:
-    def save(content: Any, *, legacy: bool = False) -> Path:
-        path = tmp_path / "weights.pth"
-        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        return path
-
-    return save
+def model(fresh: tuple[ResNet50, Entries]) -> ResNet50:
+    fresh[0].load_state_dict(fresh[1])
+    return fresh[0]
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("layout", ["torchvision", "mmcls"])
-def test_layouts_load_equal_and_name_the_new_head(
-    imagenet: Entries, saved: Callable[..., Path], layout: str, legacy: bool
+@pytest.fixture(scope="session")
+def saved_entries(fresh: tuple[ResNet50, Entries]) -> Entries:
+    """All 320 entries, none as it begins; in half the space, as some are published."""
+    return {
+        name: (value + 1).half() if value.is_floating_point() else value + 1
+        for name, value in fresh[1].items()
+    }
+
+
+def is_loaded(model: ResNet50, account: Account, entries: Entries) -> bool:
+    found = model.state_dict()
+    return all(torch.equal(found[n], entries[n].to(found[n].dtype)) for n in account.loaded)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_every_layout_loads_equal_and_is_accounted_for(
+    model: ResNet50, saved_entries: Entries, tmp_path: Path, layout: Layout
 ) -> None:
-    content = mmcls(imagenet) if layout == "mmcls" else imagenet
-    model = build_model(Model(), seed=0)
-    account = load_weights(model, saved(content, legacy=legacy))
+    """Told by the content, not by the name; a second set of weights is never the loaded one."""
+    path = tmp_path / "weights.of-any-name"
+    others = {name: value + 1 for name, value in saved_entries.items()}
+    with mmengine():
+        save(layout.make(saved_entries, others), path, layout)
+    account = load_weights(model, path)
 
-    assert account.layout == layout
+    assert (account.layout, account.wrapping) == (layout.name, layout.wrapping)
+    assert (account.container, len(account.loaded)) == (layout.container, layout.loaded)
+    assert is_loaded(model, account, saved_entries)
+    assert len(account.loaded) + len(account.reinitialised) == 320
+    assert set(layout.ignored) <= account.ignored.keys()
+    assert layout.ignored or not account.ignored
+
+
+def read_back(content: Any, model: ResNet50, metadata: dict[str, str] | None = None) -> Account:
+    """The account of a file with this content."""
+    checkpoint = Checkpoint(content, metadata or {}, "zip", "0" * 64, 1)
+    return reconcile(find_network(checkpoint), checkpoint, model.state_dict())[0]
+
+
+def test_other_number_of_classes_starts_the_last_layer_anew(
+    model: ResNet50, saved_entries: Entries
+) -> None:
+    head = {"fc.weight": torch.ones(1000, 2048), "fc.bias": torch.ones(1000)}
+    account = read_back(saved_entries | head, model)
+
     assert len(account.loaded) == 318
-    assert list(account.reinitialised) == ["fc.weight", "fc.bias"]
-    assert list(account.ignored) == (["meta"] if layout == "mmcls" else [])
-    loaded = model.state_dict()
-    assert all(torch.equal(loaded[name], imagenet[name]) for name in account.loaded)
-    fresh = build_model(Model(), seed=0).state_dict()
-    assert torch.equal(loaded["fc.weight"], fresh["fc.weight"])
-
-
-def test_checkpoint_of_ours_is_read_and_the_rest_of_its_state_named(
-    imagenet: Entries, saved: Callable[..., Path]
-) -> None:
-    model = build_model(Model(num_classes=1000), seed=0)
-    rest = {"optimizer": {"state": {}}, "step": 3, "ranks": {}}
-    account = load_weights(model, saved({"model": imagenet} | rest))
-
-    assert account.layout == "ours"
-    assert len(account.loaded) == 320
-    assert account.ignored == dict.fromkeys(rest, "no part of the network")
-    assert torch.equal(model.fc.bias.detach(), imagenet["fc.bias"])
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_are_loaded_as_the_models(
-    imagenet: Entries, saved: Callable[..., Path], dtype: torch.dtype
-) -> None:
-    model = build_model(Model(), seed=0)
-    weight = imagenet["conv1.weight"].to(dtype)
-    load_weights(model, saved(imagenet | {"conv1.weight": weight}))
-
-    assert torch.equal(model.conv1.weight.detach(), weight.float())
-
-
-def test_head_of_the_same_size_is_loaded(imagenet: Entries, saved: Callable[..., Path]) -> None:
-    model = build_model(Model(num_classes=1000), seed=0)
-
-    assert len(load_weights(model, saved(imagenet)).loaded) == 320
-    assert torch.equal(model.fc.bias.detach(), imagenet["fc.bias"])
+    assert account.reinitialised == dict.fromkeys(
+        ("fc.weight", "fc.bias"), "the file has 1000 classes, the recipe 10"
+    )
 
 
 def test_file_without_head_or_counters_is_taken_and_says_so(
-    imagenet: Entries, saved: Callable[..., Path]
+    model: ResNet50, saved_entries: Entries
 ) -> None:
     old = {
         name: value
-        for name, value in imagenet.items()
+        for name, value in saved_entries.items()
         if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
     }
-    account = load_weights(build_model(Model(), seed=0), saved(old))
+    account = read_back(old, model)
 
     assert len(account.loaded) == 265
     assert len(account.reinitialised) == 55
     assert account.reinitialised["fc.bias"] == "the file has no last layer"
 
 
-def without(entries: Entries, name: str) -> Entries:
-    return {key: value for key, value in entries.items() if key != name}
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda e: without(e, "layer1.0.conv1.weight"), "layer1.0.conv1.weight is missing"),
-        (lambda e: without(e, "fc.bias"), "fc.bias is missing"),
-        (lambda e: e | {"extra.weight": torch.ones(1)}, "extra.weight is not in ResNet-50"),
-        (
-            lambda e: e | {"conv1.weight": torch.ones(64, 3, 3, 3)},
-            r"conv1.weight is \(64, 3, 3, 3\) in the file, \(64, 3, 7, 7\) in the model",
-        ),
-        (
-            lambda e: e | {"bn1.bias": torch.full((64,), float("nan"))},
-            "bn1.bias has values that are not finite",
-        ),
-        (
-            lambda e: e | {"bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)},
-            "bn1.bias has values that are not finite in torch.float32",
-        ),
-        (
-            lambda e: e | {"bn1.running_var": torch.full((64,), -5.0)},
-            "bn1.running_var has negative values",
-        ),
-        (
-            lambda e: e | {"bn1.bias": torch.ones(64, dtype=torch.complex64)},
-            "bn1.bias is torch.complex64 in the file, torch.float32 in the model",
-        ),
-        (
-            lambda e: e | {"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)},
-            "conv1.weight is torch.int8 in the file, torch.float32 in the model",
-        ),
-        (
-            lambda e: e | {"bn1.num_batches_tracked": torch.tensor(1.5)},
-            "bn1.num_batches_tracked is torch.float32 in the file, torch.int64 in the model",
-        ),
-        (
-            lambda e: e | {"fc.weight": torch.ones(10, 512), "fc.bias": torch.ones(10)},
-            r"fc.weight \(10, 512\) and fc.bias \(10,\) are no last layer of 2048 inputs",
-        ),
-        (
-            lambda e: e | {"fc.bias": torch.zeros(10)},
-            r"fc.weight \(1000, 2048\) and fc.bias \(10,\) are no last layer of 2048 inputs",
-        ),
-        (
-            lambda e: e | {"fc.weight": torch.tensor(1.0)},
-            r"fc.weight \(\) and fc.bias \(1000,\) are no last layer of 2048 inputs",
-        ),
-        (lambda e: e | {"fc.bias": torch.tensor(1.0)}, r"fc.bias \(\) are no last layer"),
-        (lambda e: e | {"epoch": 3}, "epoch in .* is no tensor"),
-        (lambda e: {1: torch.ones(1)}, "1 in .* is an entry whose name is no text"),
-        (lambda e: {key: value.to("meta") for key, value in e.items()}, "is no plain tensor"),
-        (lambda e: e | {"conv1.weight": e["conv1.weight"].to_sparse()}, "is no plain tensor"),
-        (lambda e: {"model": e}, "model in .* is no tensor"),
-        (lambda e: {"state_dict": None}, "holds no entries of a network"),
-        (lambda e: {}, "holds no entries of a network"),
-        (list, "holds no dictionary"),
-        (lambda e: resnet101().state_dict(), "layer3.6.conv1.weight is not in ResNet-50.* more"),
-        (lambda e: wide_resnet50_2().state_dict(), "layer1.0.conv1.weight is "),
-    ],
-)
-def test_other_content_is_refused_and_the_model_left_alone(
-    imagenet: Entries,
-    saved: Callable[..., Path],
-    change: Callable[[Entries], Any],
-    reason: str,
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_floats_are_loaded_as_the_models(
+    model: ResNet50, saved_entries: Entries, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    model = build_model(Model(), seed=0)
+    weight = saved_entries["conv1.weight"].to(dtype)
+    torch.save(saved_entries | {"conv1.weight": weight}, tmp_path / "weights.pth")
+    load_weights(model, tmp_path / "weights.pth")
 
+    assert torch.equal(model.conv1.weight.detach(), weight.float())
+
+
+def without(entries: Entries, *names: str) -> Entries:
+    return {key: value for key, value in entries.items() if key not in names}
+
+
+def of(name: str) -> Entries:
+    """Entries of the names and shapes of another network of torchvision's, without its values."""
+    with torch.device("meta"):
+        network = getattr(models, name)()
+    return {
+        key: torch.zeros((), dtype=value.dtype).expand(value.shape)
+        for key, value in network.state_dict().items()
+    }
+
+
+def resnet50d(entries: Entries) -> Entries:
+    deep = {"conv1.0.weight": torch.ones(32, 3, 3, 3), "conv1.3.weight": torch.ones(32, 32, 3, 3)}
+    return without(entries, "conv1.weight") | deep
+
+
+FOREIGN: list[tuple[Callable[[Entries], Any], str]] = [
+    (lambda _: of("resnet18"), r"it is a ResNet-18 \(2, 2, 2, 2 blocks\)"),
+    (lambda _: of("resnet34"), r"it is a ResNet-34 \(3, 4, 6, 3 blocks\)"),
+    (lambda _: of("resnet101"), r"it is a ResNet-101 .*: layer3.6.conv1.weight is not in .* more"),
+    (lambda _: of("resnet152"), "it is a ResNet-152"),
+    (lambda _: mmcls(of("resnet101")), "it is a ResNet-101"),
+    (lambda _: of("wide_resnet50_2"), r"it is a wide ResNet-50 \(128 channels"),
+    (lambda _: of("resnext50_32x4d"), r"it is a ResNeXt-50 \(32 groups\)"),
+    (lambda _: of("vit_b_16"), r"it is a ViT \(it has class_token\)"),
+    (lambda _: of("densenet121"), "it is a DenseNet"),
+    (lambda _: of("vgg11"), "it is a VGG"),
+    (resnet50d, "a stem of three convolutions"),
+    (lambda e: mmcls(resnet50d(e)), "a stem of three convolutions"),
+    (
+        lambda e: e | {"layer2.0.downsample.1.weight": torch.ones(512, 256, 1, 1)},
+        "shortcuts pool first",
+    ),
+    (lambda e: e | {"layer1.0.se.fc1.weight": torch.ones(1)}, "an SE-ResNet"),
+    (
+        lambda e: e | {"conv1.weight": torch.ones(64, 3, 3, 3)},
+        "it has the stem of model.stem cifar: set model.stem to cifar: "
+        r"conv1.weight is \(64, 3, 3, 3\) in the file, \(64, 3, 7, 7\) in the model",
+    ),
+    (lambda e: e | {"conv1.weight": torch.ones(64, 1, 7, 7)}, "images of 1 channels, not 3"),
+    (
+        lambda e: {"meta": {"config": "style='caffe',"}, "state_dict": mmcls(e)},
+        "its configuration says style='caffe'",
+    ),
+    (lambda _: {"encoder_q.0.conv1.weight": torch.ones(1)}, "a self-supervised pair"),
+    (lambda _: {"a.weight": torch.ones(1)}, "it has no conv1.weight .*: a.weight"),
+]
+
+
+UNFIT: list[tuple[Callable[[Entries], Any], str]] = [
+    (lambda e: without(e, "layer1.0.conv1.weight"), "layer1.0.conv1.weight is missing"),
+    (
+        lambda e: without(e, *list(e)[6:20]),
+        "layer1.0.conv1.weight is missing; layer1.0.bn1.weight .*; and 8 more",
+    ),
+    (lambda e: without(e, "fc.bias"), "fc.bias is missing"),
+    (lambda e: e | {"extra.weight": torch.ones(1)}, "extra.weight is not in ResNet-50"),
+    (
+        lambda e: e | {"layer1.0.bn1.weight": torch.ones(3)},
+        r"layer1.0.bn1.weight is \(3,\) in the file, \(64,\) in the model",
+    ),
+    (
+        lambda e: e | {"bn1.bias": torch.full((64,), float("nan"))},
+        "bn1.bias has values that are not finite",
+    ),
+    (
+        lambda e: e | {"bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)},
+        "bn1.bias has values that are not finite in torch.float32",
+    ),
+    (
+        lambda e: e | {"bn1.running_var": torch.full((64,), -5.0)},
+        "bn1.running_var has negative values",
+    ),
+    (
+        lambda e: e | {"bn1.bias": torch.ones(64, dtype=torch.complex64)},
+        "bn1.bias is torch.complex64 in the file, torch.float32 in the model",
+    ),
+    (
+        lambda e: e | {"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)},
+        "conv1.weight is torch.int8 in the file, torch.float32 in the model",
+    ),
+    (
+        lambda e: e | {"bn1.num_batches_tracked": torch.tensor(1.5)},
+        "bn1.num_batches_tracked is torch.float32 in the file, torch.int64 in the model",
+    ),
+    (
+        lambda e: e | {"fc.weight": torch.ones(10, 512), "fc.bias": torch.ones(10)},
+        r"fc.weight \(10, 512\) and fc.bias \(10,\) are no last layer of 2048 inputs",
+    ),
+    (
+        lambda e: e | {"fc.bias": torch.zeros(1000)},
+        r"fc.weight \(10, 2048\) and fc.bias \(1000,\) are no last layer of 2048 inputs",
+    ),
+    (lambda e: e | {"fc.weight": torch.tensor(1.0)}, r"fc.weight \(\) and fc.bias \(10,\) are no"),
+    (lambda e: e | {"fc.bias": torch.tensor(1.0)}, r"fc.bias \(\) are no last layer"),
+    (lambda e: e | {"epoch": 3}, "epoch is no tensor"),
+    (lambda e: e | {1: torch.ones(1)}, "1 is an entry whose name is no text"),
+    (lambda e: {key: value.to("meta") for key, value in e.items()}, "is no plain tensor"),
+    (lambda e: e | {"conv1.weight": e["conv1.weight"].to_sparse()}, "is no plain tensor"),
+    (lambda e: {"state_dict": None}, "state_dict"),
+    (lambda e: {}, "it holds no entries of a network"),
+    (
+        lambda e: mmcls(e) | {"conv1.weight": e["conv1.weight"]},
+        "it has both backbone.conv1.weight and conv1.weight, which are one entry",
+    ),
+    (
+        lambda e: prefixed("model.", e) | prefixed("model.module.", e),
+        "it has both model.conv1.weight and model.module.conv1.weight",
+    ),
+    (
+        lambda e: mmcls(e) | {"backbone.fc.bias": e["fc.bias"]},
+        "it has both head.fc.bias and backbone.fc.bias, which are one entry, fc.bias",
+    ),
+    (
+        lambda e: e | {"\x1b[31m\ud800": torch.ones(1)},
+        "^\N{REPLACEMENT CHARACTER}.31m\N{REPLACEMENT CHARACTER} is not in ResNet-50$",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), FOREIGN + UNFIT)
+def test_other_networks_and_unfit_entries_are_refused_by_what_they_are(
+    model: ResNet50, saved_entries: Entries, change: Callable[[Entries], Any], reason: str
+) -> None:
     with pytest.raises(RequestError, match=reason):
-        load_weights(model, saved(change(imagenet)))
-    fresh = build_model(Model(), seed=0).state_dict()
-    assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
+        read_back(change(saved_entries), model)
 
 
-def test_two_names_of_one_entry_are_refused_and_both_named(
-    imagenet: Entries, saved: Callable[..., Path]
+def test_refused_file_is_named_with_the_remedy_and_the_model_left_alone(
+    fresh: tuple[ResNet50, Entries], model: ResNet50, saved_entries: Entries, tmp_path: Path
 ) -> None:
-    content = mmcls(imagenet)
-    content["state_dict"]["conv1.weight"] = torch.zeros(64, 3, 7, 7)
-
-    with pytest.raises(RequestError, match=r"has both backbone\.conv1\.weight and conv1\.weight"):
-        load_weights(build_model(Model(), seed=0), saved(content))
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_damaged_file_is_refused_or_read_but_never_a_crash(
-    saved: Callable[..., Path], legacy: bool
-) -> None:
-    """300 files with up to four wrong bytes, some of them cut off as well."""
-    source = np.random.default_rng(0)
-    path = saved({"state_dict": {"conv1.weight": torch.ones(4)}, "meta": {}}, legacy=legacy)
-    whole = path.read_bytes()
-    model = build_model(Model(), seed=0)
-    for _ in range(300):
-        content = bytearray(whole)
-        for index in source.integers(len(content), size=source.integers(1, 5)):
-            content[index] = source.integers(256)
-        end = len(content) if source.random() < 0.7 else source.integers(len(content))
-        path.write_bytes(content[:end])
-        with pytest.raises(RequestError):  # a sound one lacks 319 entries
-            load_weights(model, path)
-
-
-class Malicious:
-    """Asks, when unpickled, for a command to be run."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (self.command,)
-
-
-def test_pickle_that_asks_for_code_is_refused_and_not_run(
-    saved: Callable[..., Path], tmp_path: Path
-) -> None:
-    mark = tmp_path / "was-here"
-    path = saved({"state_dict": Malicious(f"touch {mark}")})
-
-    with pytest.raises(RequestError, match="no checkpoint that can be read safely"):
-        load_weights(build_model(Model(), seed=0), path)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
-def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Although everything but the last entry would fit."""
     path = tmp_path / "weights.pth"
-    path.write_bytes(content)
+    torch.save(saved_entries | {"fc.bias": torch.full((10,), torch.inf)}, path)
 
-    with pytest.raises(RequestError, match=str(path)):
-        load_weights(build_model(Model(), seed=0), path)
+    with pytest.raises(RequestError) as refusal:
+        load_weights(model, path)
+    assert str(refusal.value) == (
+        f"model.weights: {path} does not fit this ResNet-50: fc.bias has values that are not "
+        "finite in torch.float32. Give the checkpoint of a ResNet-50 with model.stem's stem, or "
+        "set model.weights to null"
+    )
+    assert all(torch.equal(value, fresh[1][name]) for name, value in model.state_dict().items())
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"there is no file .*absent\.pth"):
-        load_weights(build_model(Model(), seed=0), tmp_path / "absent.pth")
+def test_hash_in_the_name_is_checked(
+    model: ResNet50, saved_entries: Entries, tmp_path: Path
+) -> None:
+    """Eight digits alone are a date."""
+    path = tmp_path / "weights.pth"
+    torch.save(saved_entries, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for name in (f"resnet50-{digest[:64]}.pth", "resnet50_in1k-20210831.pth"):
+        path = path.rename(tmp_path / name)
+        assert load_weights(model, path).sha256 == digest
+    path = path.rename(tmp_path / "resnet50-0676ba61.pth")
+
+    with pytest.raises(RequestError, match=f"SHA-256 {digest[:16]}..., not the 0676ba61 of its na"):
+        load_weights(model, path)
 
 
-def account_of(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "train.weights", str(path)]
+def test_table_is_short_and_says_what_the_file_is(model: ResNet50, saved_entries: Entries) -> None:
+    config = "style='pytorch', img_norm_cfg = dict(mean=[123.675, 116.28], std=[58.4], to_rgb=True)"
+    meta = {"mmcls_version": "0.23.0", "CLASSES": ["x"] * 1000, "config": config, "epoch": 100}
+    others = {f"ema_{name}": value for name, value in saved_entries.items()}
+    account = read_back({"meta": meta, "state_dict": mmcls(saved_entries) | others}, model)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(account.table("[red]weights.pth"))
+    text = console.export_text()
+
+    assert len(text.splitlines()) < 12
+    for part in (
+        "[red]weights.pth",
+        "mmcls, in state_dict backbone.",
+        "epoch 100, mmcls_version 0.23.0, classes 1,000, normalisation mean=[123.675, 116.28], std",
+        "loaded  │ 320",
+        "1: meta: no part of the network",
+        "320: ema_conv1.weight, ema_bn1.weight, ema_bn1.bias, ema_bn1.running_mean and 316 more: ",
+        "do not tell which convolution of a block strides",
+    ):
+        assert part in text
+    assert account.summary().startswith("320 entries loaded (mmcls layout); ignored: meta, ema_con")
+
+
+def account_of(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "train.weights", *map(str, arguments)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
-def test_command_prints_the_account(imagenet: Entries, saved: Callable[..., Path]) -> None:
-    outcome = account_of(saved(mmcls(imagenet)))
+def test_command_prints_the_account(saved_entries: Entries, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"meta": {}, "state_dict": mmcls(saved_entries)}, path)
+    outcome = account_of(path, "--classes", 100)
 
-    assert outcome.returncode == 0
+    assert (outcome.returncode, outcome.stderr) == (0, "")
     assert "318" in outcome.stdout
-    assert "loaded (mmcls layout)" in outcome.stdout
-    assert "fc.weight: re-initialised" in outcome.stdout
+    assert "2: fc.weight, fc.bias: the file has 10 classes" in " ".join(outcome.stdout.split())
 
 
 def test_command_refuses_with_exit_code_1(tmp_path: Path) -> None:
     outcome = account_of(tmp_path / "absent.pth")
 
-    assert outcome.returncode == 1
+    assert (outcome.returncode, outcome.stdout) == (1, "")
     assert outcome.stderr.startswith("refused: model.weights: there is no file")
 
 
 def test_real_checkpoint_loads_whole(real_weights: Path) -> None:
-    model = build_model(Model(num_classes=1000), seed=0)
-    account = load_weights(model, real_weights)
+    account = load_weights(build_model(Model(num_classes=1000), seed=0), real_weights)
 
     assert (account.layout, len(account.loaded)) == ("mmcls", 320)
