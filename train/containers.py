@@ -93,10 +93,11 @@ def read_file(path: Path) -> bytes:
     try:
         # Without O_NONBLOCK the opening of a pipe waits for somebody to write to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise RequestError(f"{path} is no regular file: name a checkpoint file")
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise RequestError(f"{path} is no regular file: name a checkpoint file")
             if status.st_size > LARGEST_FILE:
                 raise RequestError(
                     f"{path} has {status.st_size:,} bytes, and no checkpoint of a ResNet-50 has "
