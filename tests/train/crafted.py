@@ -76,9 +76,11 @@ def zipped(
     return file.getvalue()
 
 
-def legacy(value: bytes, numel: int, values: bytes) -> bytes:
+def legacy(
+    value: bytes, numel: int, values: bytes, keys: bytes = b"](" + text("0") + b"e"
+) -> bytes:
     """A file as torch.save wrote it before torch 1.6."""
-    parts = (integer(1001), mapping(), value, b"](" + text("0") + b"e")
+    parts = (integer(1001), mapping(), value, keys)
     pickles = b"".join(PROTOCOL + part + STOP for part in parts)
     return LEGACY_MAGIC + pickles + struct.pack("<q", numel) + values
 
@@ -119,6 +121,7 @@ def attacks(mark: str) -> dict[str, tuple[bytes, str]]:
     command = text(f"touch {mark}")
     beyond = "reaches beyond the 4 values"
     bomb = doubled(30, b"]", TWO_LISTS)
+    old = mapping(weight=tensor(storage(4, NONE), (2, 2), (2, 1)))
     deep = b"]" * 100_000 + b"a" * 99_999
     attributes = call("collections", "OrderedDict") + mapping(items=NONE) + b"b"
     return {
@@ -169,6 +172,10 @@ def attacks(mark: str) -> dict[str, tuple[bytes, str]]:
             zipped(SOUND, bytes(2**24), compression=zipfile.ZIP_DEFLATED),
             "its members are compressed",
         ),
+        "member that is shorter than both say": (
+            zipped(SOUND, ONES[:8]).replace(struct.pack("<2I", 8, 8), struct.pack("<2I", 8, 16)),
+            "archive/data/0 has 8 of 16 bytes",
+        ),
         "member that claims a gigabyte": (damaged_claim(), "claim more bytes than the file has"),
         "directory that claims gigabytes": (
             zipped(
@@ -183,6 +190,14 @@ def attacks(mark: str) -> dict[str, tuple[bytes, str]]:
         "storage larger than the file, legacy": (
             legacy(mapping(weight=tensor(storage(2**40, NONE), (2, 2), (2, 1))), 2**40, ONES),
             "storage 0 has not all of its 4,398,046,511,104 bytes",
+        ),
+        "list of storages that is a bomb": (
+            legacy(old, 4, ONES, doubled(30, b"]", TWO_LISTS)),
+            "unfolds to more than",
+        ),
+        "list of storages by numbers": (
+            legacy(old, 4, ONES, b"](" + integer(0) + b"e"),
+            "list of storages is not that of its tensors",
         ),
         "storage of a negative size": (
             zipped(mapping(weight=tensor(storage(-4), (2, 2), (2, 1))), ONES),
