@@ -22,8 +22,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from train.admitted import StandIn
 from train.errors import RequestError, printable
-from train.pickles import Plan, StandIn, Value, plan
+from train.pickles import Plan, Value, plan
 
 # A ResNet-50 in float64 with Adam's state and an average has 0.8 GB.
 LARGEST_FILE = 2**30
