@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from configs.schema import ARCHIVE_NAME
-from train.archive import FOLDER, Images, read_archive, write_archive
+from train.archive import CIFAR10, Images, read_archive, write_archive
 from train.errors import RequestError
 
 CLASSES = ["cat", "dog"]
+FOLDER = CIFAR10.folder
 
 
 def some_images(count: int, seed: int) -> Images:
@@ -143,13 +144,13 @@ ROWS = np.zeros((3, 3072), dtype=np.uint8)
         ({"test_batch": None}, f"it has no member {FOLDER}/test_batch"),
         ({"batches.meta": None}, f"it has no member {FOLDER}/batches.meta"),
         ({"data_batch_1": None}, f"it has no member {FOLDER}/data_batch_1"),
-        ({"test_batch": [1, 2]}, "member test_batch holds no dictionary"),
-        ({"test_batch": b"\x80\x02}"}, "member test_batch is damaged"),
-        ({"test_batch": {b"data": ROWS, b"labels": [0, 1]}}, "not one label for each"),
+        ({"test_batch": [1, 2]}, f"member {FOLDER}/test_batch is refused: it holds no dictionary"),
+        ({"test_batch": b"\x80\x02}"}, f"member {FOLDER}/test_batch is refused: damaged pickle"),
+        ({"test_batch": {b"data": ROWS, b"labels": [0, 1]}}, "not one of labels for each"),
         ({"test_batch": {b"data": ROWS, b"labels": [0, 1, 2]}}, "labels outside its 2 classes"),
         ({"test_batch": {b"data": ROWS[:, 1:], b"labels": [0, 1, 1]}}, "no uint8 rows of 3072"),
         ({"test_batch": {b"data": ROWS * 1.0, b"labels": [0, 1, 1]}}, "no uint8 rows of 3072"),
-        ({"test_batch": {b"data": ROWS, b"labels": []}}, "not one label for each"),
+        ({"test_batch": {b"data": ROWS, b"labels": []}}, "not one of labels for each"),
     ],
 )
 def test_archive_with_other_content_is_refused(
@@ -159,7 +160,10 @@ def test_archive_with_other_content_is_refused(
         read_archive(archive_of(**members), "none")
 
 
-@pytest.mark.parametrize("names", [None, 3, [], [1, 2], ["cat", "dog"], [b"\xff", b"dog"], b"cat"])
+@pytest.mark.parametrize(
+    "names",
+    [None, 3, [], [1, 2], [b"", b"dog"], [b"\xff", b"dog"], ["\x1b[2J"], ["x" * 201], b"cat"],
+)
 def test_class_names_that_are_no_list_of_texts_are_refused(
     archive_of: Callable[..., Path], names: Any
 ) -> None:

@@ -16,14 +16,17 @@ import pytest
 import torch
 
 from configs.schema import ARCHIVE_NAME, Data
+from train import cache as cache_module
 from train import dataset as dataset_module
 from train.archive import Archive, Images, write_archive
-from train.dataset import CACHE_NAME, cache_paths, identity, load_dataset, write_cache
+from train.cache import Split, cache_paths, identity, shared_path, write_cache
+from train.dataset import load_dataset
 from train.digits import write_digits
 from train.distributed import Ranks
 from train.errors import RequestError
 
 CPU = torch.device("cpu")
+CACHE_NAME = shared_path(Path(ARCHIVE_NAME)).name
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def write_grey(path: Path, train: list[int], test: list[int]) -> None:
     write_archive(path, images(train), images(test), ["grey", "other"])
 
 
-def levels(split: dataset_module.Split) -> list[int]:
+def levels(split: Split) -> list[int]:
     return split.images[:, 0, 0, 0].tolist()
 
 
@@ -179,14 +182,14 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_full_folder_is_cached_in_scratch(
     data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole_file = dataset_module.whole_file
+    whole_file = cache_module.whole_file
 
     def full_beside_the_archive(path: Path) -> Any:
         if path.parent == Path(data.root):
             raise OSError(errno.ENOSPC, "No space left on device")
         return whole_file(path)
 
-    monkeypatch.setattr(dataset_module, "whole_file", full_beside_the_archive)
+    monkeypatch.setattr(cache_module, "whole_file", full_beside_the_archive)
 
     assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
     assert len(list(scratch.rglob(f"*{CACHE_NAME}"))) == 1
