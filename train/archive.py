@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
 import stat
@@ -121,22 +120,21 @@ def read_packed(path: Path) -> bytes:
     """The bytes of the file at `path`; RequestError when it is missing, too large or unreadable."""
     try:
         # Of a FIFO or a device even the opening may have effects, or never end.
-        if not stat.S_ISREG(path.stat().st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise RequestError(f"{path} is no regular file: put the archive there as a file")
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a path would be opened to wait
-            packed = file.read(LARGEST_ARCHIVE_BYTES + 1)
+        if status.st_size > LARGEST_ARCHIVE_BYTES:
+            raise RequestError(
+                f"{path} has {status.st_size:,} bytes, and {LARGEST_ARCHIVE_BYTES:,} are the most "
+                "that an archive may have: leave images out"
+            )
+        with path.open("rb") as file:
+            return file.read(status.st_size)
     except FileNotFoundError:
         advice = f"bring it{source(path)} and" if source(path) else "set data.archive, or"
         raise RequestError(f"data.root has no {path.name}: {advice} put it at {path}") from None
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
-    if len(packed) > LARGEST_ARCHIVE_BYTES:
-        raise RequestError(
-            f"{path} has more than the {LARGEST_ARCHIVE_BYTES:,} bytes that an archive may have: "
-            "leave images out"
-        )
-    return packed
 
 
 def check_md5(path: Path, md5: str, expected: str) -> None:
