@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train.dataset"])
     train = some_images(TRAIN_IMAGES, 1)
-    expected = int(train.pixels.sum())
+    expected = int(train.pixels.sum(dtype=np.int64))
     is_well = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
