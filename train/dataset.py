@@ -75,31 +75,42 @@ def map_copy(archive: Path, data: Data) -> Dataset:
     try:
         copy = scratch_path(archive)
         open_place(copy.parent, archive)
-        # A lock of its own: whoever makes a cache may hold that of the shared one, then this
-        # folder's, and here it is the other way round.
-        with take_turn(
-            copy.with_name(f"{copy.name}.copy"), lambda: read_cache(copy, archive)
-        ) as mine:
-            if mine.found:
-                return mine.found
-            shared = map_cache(archive, data)
-            with take_turn(copy, lambda: read_cache(copy, archive)) as turn:
-                if turn.found:
-                    return turn.found
-                if turn.is_locked:
-                    remove_unfinished(copy)
-                copy_cache(shared_path(archive), copy)
-            if found := read_cache(copy, archive):
-                return found
-            problem = "it does not read back as it was written"
+        if found := read_cache(copy, archive) or make_copy(copy, archive, data):
+            return found
+        problem = "it does not read back as it was written"
     except OSError as error:
         problem = error.strerror or str(error)
-    shared = map_cache(archive, data)
     return replace(
-        shared,
+        map_cache(archive, data),
         remark=f"data.local_copy: this node has no copy of the data cache in TMPDIR ({problem}), "
         f"so it maps {shared_path(archive)}",
     )
+
+
+def make_copy(copy: Path, archive: Path, data: Data) -> Dataset | None:
+    """Copy the cache of `archive` to `copy`, or find that another process did; None if in vain.
+
+    Raises:
+        OSError: it cannot be copied.
+        RequestError: the archive cannot be used, or no place takes the cache.
+    """
+
+    def look() -> Dataset | None:
+        return read_cache(copy, archive)
+
+    # A lock of its own, under which one process waits for the shared cache: whoever makes that
+    # may hold its lock and want the copy's, and here it would be the other way round.
+    with take_turn(copy.with_name(f"{copy.name}.copy"), look) as first:
+        if first.found:
+            return first.found
+        map_cache(archive, data)
+        with take_turn(copy, look) as second:
+            if second.found:  # for the folder of the archive takes no file
+                return second.found
+            if second.is_locked:
+                remove_unfinished(copy)
+            copy_cache(shared_path(archive), copy)
+        return look()
 
 
 def map_cache(archive: Path, data: Data) -> Dataset:

@@ -48,6 +48,14 @@ def load(data: Data, scratch: Path, log: Path) -> int:
     return int(dataset.load_dataset(data, CPU).train.images.numpy().sum(dtype="int64"))
 
 
+def killed_before_reading(data: Data, die: Callable[..., None]) -> None:
+    """The lock is held and the archive not yet read."""
+    from train import dataset
+
+    dataset.read_archive = die
+    dataset.load_dataset(data, CPU)
+
+
 def killed_when_read(data: Data, die: Callable[..., None]) -> None:
     """The archive is read and nothing is written."""
     from train import dataset
@@ -82,7 +90,10 @@ def killed_when_renamed(data: Data, die: Callable[..., None]) -> None:
     dataset.load_dataset(data, CPU)
 
 
-MOMENTS = (killed_when_read, killed_half_written, killed_when_written, killed_when_renamed)
+MOMENTS = (
+    *(killed_before_reading, killed_when_read),
+    *(killed_half_written, killed_when_written, killed_when_renamed),
+)
 
 
 def be_killed(moment: Callable[..., None], data: Data, reached: Any, go_on: Any) -> None:

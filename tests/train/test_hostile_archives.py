@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from configs.schema import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES
+from tests.drills import fuzz_archives
 from tests.train import archives
 from tests.train.archives import END, ROWS, bomb, gzipped, member, members
 from tests.train.conftest import in_processes
@@ -392,3 +393,16 @@ def test_nothing_is_parsed_unless_the_md5_is_the_one_asked_for(
 
     with pytest.raises(RequestError, match=r"data\.md5 asks for"):
         read_archive(path, "official")
+
+
+def test_archives_damaged_at_random_are_read_or_refused(tmp_path: Path) -> None:
+    """A few cases of the drill, which makes many."""
+    outcomes = []
+    for number in range(400):
+        _, content = fuzz_archives.case(number, seed=1)
+        (tmp_path / ARCHIVE_NAME).write_bytes(content)
+        outcomes.append(fuzz_archives.read(tmp_path / ARCHIVE_NAME))
+
+    assert [outcome for outcome in outcomes if outcome.startswith("FAILURE")] == []
+    assert len(set(outcomes)) > 10
+    assert "read" in outcomes
