@@ -14,13 +14,16 @@ from configs.schema import Recipe
 
 # What a worker accepts changed, by hand or because the machine is another one.
 ELSEWHERE = {
-    "data": {"root", "source", "md5"},
+    "data": {"root", "source", "md5", "archive", "local_copy"},
     "model": {"weights"},
     "train": {"micro_batch_size", "device", "precision", "deterministic"},
 }
 LENGTH = ("schedule.epochs", "train.max_steps")
 # What may change at any time: no step depends on it.
-FREE = ("cluster", "evaluate", "checkpoint", "logging", "run.notes", "data.root")
+FREE = (
+    *("cluster", "evaluate", "checkpoint", "logging"),
+    *("run.notes", "data.root", "data.local_copy"),
+)
 WHY = {
     "run": "its folder is named so",
     "run.readable_by": "its folder is there already; chmod changes it",

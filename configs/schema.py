@@ -7,7 +7,7 @@ what a recipe changes. Unknown keys, wrong types and values out of range are ref
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -19,6 +19,28 @@ ARCHIVE_NAME = "cifar-10-python.tar.gz"
 ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
 OFFICIAL_BYTES = 170_498_071
+LARGEST_ARCHIVE_BYTES = 2 * 2**30  # packed, and unpacked: 650,000 images
+MOST_CLASSES = 10_000
+
+
+class Published(NamedTuple):
+    """An archive that everybody can get: from where, its MD5, its bytes and its classes."""
+
+    url: str
+    md5: str
+    num_bytes: int
+    num_classes: int
+
+
+PUBLISHED = {
+    ARCHIVE_NAME: Published(ARCHIVE_URL, OFFICIAL_MD5, OFFICIAL_BYTES, 10),
+    "cifar-100-python.tar.gz": Published(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "eb9058c3a382ffc7106e4002c42a8d85",
+        169_001_437,
+        100,
+    ),
+}
 
 # Beyond this, arithmetic in 64 bits would be at risk, and no run means it.
 WHOLE_NUMBER_LIMIT = 2**32
@@ -140,9 +162,7 @@ class Cluster(Section):
 class Data(Section):
     """The images and what happens to them before the network sees them."""
 
-    root: str = Field(
-        "data/cifar10", min_length=1, description="folder that holds cifar-10-python.tar.gz"
-    )
+    root: str = Field("data/cifar10", min_length=1, description="folder that holds the archive")
     source: Literal["archive", "digits"] = Field(
         "archive",
         description="archive: the file brought along; digits: scikit-learn's handwritten digits, "
@@ -150,6 +170,15 @@ class Data(Section):
     )
     md5: str = Field(
         "official", description="of the archive: official, none (unchecked) or 32 hex digits"
+    )
+    archive: str = Field(
+        ARCHIVE_NAME,
+        description="file in data.root: CIFAR-10's or CIFAR-100's, or another in their layout",
+    )
+    local_copy: bool = Field(
+        False,
+        description="map a copy in each node's TMPDIR, for shared storage that is slow when many "
+        "nodes read one file",
     )
     train_images: int | None = Field(None, ge=1, description="use only the first N; null: all")
     test_images: int | None = Field(None, ge=1, description="use only the first N; null: all")
@@ -172,6 +201,21 @@ class Data(Section):
     def _md5_is_one(cls, value: str) -> str:
         if value not in ("official", "none") and not re.fullmatch(r"^[0-9a-f]{32}$", value):
             raise ValueError("give 'official', 'none' or 32 lower-case hex digits")
+        return value
+
+    @field_validator("archive")
+    @classmethod
+    def _archive_is_a_file_name(cls, value: str, others: ValidationInfo) -> str:
+        if not re.fullmatch(NAME_PATTERN, value) or not value.endswith(".tar.gz"):
+            raise ValueError(
+                "give the name of a file in data.root, of letters, digits, '.', '_' and '-', "
+                "that ends in .tar.gz"
+            )
+        if others.data.get("md5") == "official" and value not in PUBLISHED:
+            raise ValueError(
+                f"data.md5 is official, which only {' and '.join(PUBLISHED)} are: set data.md5 to "
+                "the MD5 of this file or to none"
+            )
         return value
 
     @field_validator("mean")
@@ -198,7 +242,9 @@ class Model(Section):
         "imagenet",
         description="imagenet: 7 x 7 stride 2 and max-pool; cifar: 3 x 3 stride 1 without",
     )
-    num_classes: int = Field(10, ge=2, le=10_000, description="size of the last layer")
+    num_classes: int = Field(
+        10, ge=2, le=MOST_CLASSES, description="size of the last layer: the classes of the archive"
+    )
     weights: str | None = Field(
         None, min_length=1, description="checkpoint to start from; null: random initialisation"
     )

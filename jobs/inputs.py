@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import importlib.util
 import time
@@ -10,12 +9,13 @@ import zlib
 from pathlib import Path
 
 from configs.checksum import promised_sha256
-from configs.schema import ARCHIVE_NAME, ARCHIVE_URL, OFFICIAL_BYTES, OFFICIAL_MD5, Data
+from configs.schema import LARGEST_ARCHIVE_BYTES, PUBLISHED, Data, Recipe
 from jobs.finding import Finding, failed, passed, warned
 
 # What one read takes at a time, and how long reading a whole file may take.
 CHUNK_BYTES = 4 * 2**20
 READ_SECONDS = 6.0
+GZIP = 31  # zlib's number for the largest window and gzip's header and trailer
 
 
 class _SlowError(Exception):
@@ -29,38 +29,66 @@ def check_archive(data: Data) -> list[Finding]:
             remedy = "which is not installed: pip install scikit-learn"
             return [failed("digits come with scikit-learn", remedy, "data.source")]
         return [passed("handwritten digits, which the run writes itself")]
-    archive = Path(data.root) / ARCHIVE_NAME
-    if not archive.is_file():
-        remedy = f"download {ARCHIVE_URL} and put it there, unchanged"
+    archive = Path(data.root) / data.archive
+    published = PUBLISHED.get(data.archive)
+    if not archive.exists():
+        remedy = "put it there or name another"
+        if published:
+            remedy = f"download {published.url} and put it there, unchanged"
         return [failed(f"{archive} is missing", remedy, "data.root")]
     if trouble := _unreadable(archive, "data.root"):
         return [trouble]
+    return [_check_size(data, archive)]
+
+
+def _check_size(data: Data, archive: Path) -> Finding:
     size = archive.stat().st_size
-    if data.md5 == "official" and size != OFFICIAL_BYTES:
-        text = f"{archive} has {size:,} bytes and the official archive {OFFICIAL_BYTES:,}"
-        return [failed(text, _bring_again("none or its own"), "data.root")]
-    return [passed(f"{archive}, {size:,} bytes")]
+    published = PUBLISHED.get(data.archive)
+    if data.md5 == "official" and published and size != published.num_bytes:
+        text = f"{archive} has {size:,} bytes and the official archive {published.num_bytes:,}"
+        return failed(text, _bring_again(data, "none or its own"), "data.root")
+    if size > LARGEST_ARCHIVE_BYTES:
+        limit = f"{LARGEST_ARCHIVE_BYTES:,}"
+        text = f"{archive} has {size:,} bytes, and {limit} are the most it may have"
+        return failed(text, "leave images out", "data.root")
+    return passed(f"{archive}, {size:,} bytes")
+
+
+def check_classes(recipe: Recipe) -> list[Finding]:
+    """Whether an archive that everybody knows has as many classes as the model.
+
+    Any other shows it when the run reads it.
+    """
+    data, asked = recipe.data, recipe.model.num_classes
+    published = PUBLISHED.get(data.archive)
+    if data.source == "digits" or data.md5 != "official" or not published:
+        return []
+    if asked != published.num_classes:
+        text = f"{data.archive} has {published.num_classes} classes and the model {asked}"
+        remedy = f"set it to {published.num_classes}, or data.archive to another archive"
+        return [failed(text, remedy, "model.num_classes")]
+    return [passed(f"{asked}, as the archive has")]
 
 
 def check_archive_content(data: Data) -> list[Finding]:
     """Whether the whole archive is what `data.md5` asks for or, for none, whole at all."""
-    archive = Path(data.root) / ARCHIVE_NAME
+    archive = Path(data.root) / data.archive
     if data.source == "digits" or any(each.level == "fail" for each in check_archive(data)):
         return []
     try:
         if data.md5 == "none":
-            _read_packed(archive)
+            _unpack(archive)
             return [passed("is whole; data.md5 is none, so nothing is compared")]
-        wanted = OFFICIAL_MD5 if data.md5 == "official" else data.md5
+        wanted = PUBLISHED[data.archive].md5 if data.md5 == "official" else data.md5
         found = _digest(archive, "md5")
     except _SlowError:
         return [_too_slow(archive, "data.root")]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error) as error:
         text = f"{archive} is truncated or damaged ({error})"
-        return [failed(text, f"bring it again from {ARCHIVE_URL}", "data.root")]
+        return [failed(text, f"bring it again{_source(data)}", "data.root")]
     if found != wanted:
         text = f"{archive} has MD5 {found}, data.md5 asks for {wanted}"
-        return [failed(text, _bring_again(found), "data.root")]
+        return [failed(text, _bring_again(data, found), "data.root")]
     return [passed(f"MD5 {found}, as data.md5 asks for")]
 
 
@@ -95,6 +123,8 @@ def check_weights_content(weights: str | None) -> list[Finding]:
 
 
 def _unreadable(path: Path, key: str) -> Finding | None:
+    if not path.is_file():  # opening a FIFO would wait for ever
+        return failed(f"{path} is no regular file", "put a file there", key)
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -104,9 +134,14 @@ def _unreadable(path: Path, key: str) -> Finding | None:
     return None
 
 
-def _bring_again(md5: str) -> str:
+def _source(data: Data) -> str:
+    published = PUBLISHED.get(data.archive)
+    return f" from {published.url}" if published else ""
+
+
+def _bring_again(data: Data, md5: str) -> str:
     meant = f"if this is the archive that you mean, set data.md5 to {md5}"
-    return f"bring it again from {ARCHIVE_URL}, or, {meant}"
+    return f"bring it again{_source(data)}, or, {meant}"
 
 
 def _too_slow(path: Path, key: str) -> Finding:
@@ -124,11 +159,21 @@ def _digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def _read_packed(path: Path) -> None:
+def _unpack(path: Path) -> None:
+    """Unpack a gzip file piece by piece, for the check sum at its end."""
+    inflate = zlib.decompressobj(wbits=GZIP)
     deadline = time.monotonic() + READ_SECONDS
-    with gzip.open(path) as file:
-        while file.read(CHUNK_BYTES):
+    unpacked = 0
+    with path.open("rb") as file:
+        while not inflate.eof:
+            chunk = inflate.unconsumed_tail or file.read(CHUNK_BYTES)
+            part = inflate.decompress(chunk, CHUNK_BYTES)
+            if not chunk and not part:
+                raise EOFError("it ends too early")
+            unpacked += len(part)
             _check_time(deadline)
+            if unpacked > LARGEST_ARCHIVE_BYTES:
+                raise EOFError(f"it does not end after {LARGEST_ARCHIVE_BYTES:,} bytes")
 
 
 def _check_time(deadline: float) -> None:

@@ -51,6 +51,7 @@ class Check:
 SLURM = "Slurm's controller"
 ANYWHERE = (
     Check("archive", "data.root", lambda case: inputs.check_archive(case.recipe.data), True),
+    Check("classes", "data.root", lambda case: inputs.check_classes(case.recipe), True),
     Check("MD5", "data.root", lambda case: inputs.check_archive_content(case.recipe.data)),
     Check(
         "weights",

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from configs.schema import ARCHIVE_NAME, Recipe
+from configs.schema import Recipe
 from jobs import repository
 from jobs.rundir import timestamp
 from jobs.snapshot import PARTS
@@ -33,7 +33,7 @@ def collect(recipe: Recipe, code_sha256: str, command: Sequence[str]) -> dict[st
         "diff_sha256": repository.diff_sha256(*PARTS),
         "new_files": repository.new_files(*PARTS),
         "code_sha256": code_sha256,
-        "archive_sha256": file_sha256(Path(recipe.data.root) / ARCHIVE_NAME),
+        "archive_sha256": file_sha256(Path(recipe.data.root) / recipe.data.archive),
         "weights_sha256": file_sha256(Path(recipe.model.weights)) if recipe.model.weights else None,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -54,6 +54,8 @@ def user_name() -> str:
 @functools.cache  # the runs of a sweep read the same files
 def file_sha256(path: Path) -> str | None:
     """The SHA-256 of a file, or None where there is none (yet)."""
+    if not path.is_file():  # opening a FIFO would wait for ever
+        return None
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

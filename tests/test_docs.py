@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+from configs import load_recipe
+from jobs.options import make_parser
 from tests.conftest import PROJECT
 
 
@@ -24,3 +29,39 @@ def test_every_result_that_is_named_exists() -> None:
 
     assert named
     assert [name for name in named if not (PROJECT / name).is_file()] == []
+
+
+def test_the_script_for_an_own_archive_writes_one_that_the_command_below_it_reads(
+    tmp_path: Path,
+) -> None:
+    from PIL import Image
+
+    from train.archive import read_archive
+
+    page = (PROJECT / "docs" / "data.md").read_text()
+    [script] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    levels = {"bird": 10, "cat": 20, "dog": 30}
+    for split in ("train", "test"):
+        for name, level in levels.items():
+            picture = tmp_path / "pictures" / split / name / "1.png"
+            picture.parent.mkdir(parents=True)
+            Image.new("RGB", (40, 48), (level, 0, 0)).save(picture)
+    (tmp_path / "data").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+
+    content = read_archive(tmp_path / "data" / "pictures.tar.gz", "none")
+    assert content.classes == list(levels)
+    assert content.train.pixels[:, 0, 0].tolist() == [[10, 0, 0], [20, 0, 0], [30, 0, 0]]
+    assert content.test.labels.tolist() == [0, 1, 2]
+
+
+def test_the_commands_of_the_data_page_are_understood() -> None:
+    page = (PROJECT / "docs" / "data.md").read_text()
+    commands = "".join(re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL))
+    recipes = []
+    for command in commands.replace("\\\n", " ").splitlines():
+        options = make_parser().parse_args(shlex.split(command)[2:])
+        recipes.append(load_recipe(options.config, options.set).recipe)
+
+    assert [recipe.model.num_classes for recipe in recipes] == [100, 3]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import Data
-from train.dataset import Split
+from train.cache import Split
 from train.images import crop, flip, to_input
 
 

@@ -1,62 +1,34 @@
-"""The images as tensors: read once a node, kept in one mapped cache file, held on the device.
-
-The cache is a safetensors file of uint8 pixels. It stands beside the archive or, where that folder
-takes no file, in this machine's temporary folder. It appears whole, by a rename, and is used only
-for the archive that it was made from and only with the SHA-256 that it was written with: every
-process sees to that (184 MB take 0.1 s with the processor's SHA instructions).
-"""
+"""The images as tensors: read once a node, kept in one mapped cache file, held on the device."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
-import hashlib
-import json
-import os
-import stat
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-from torch import Tensor
+from safetensors import SafetensorError
 
-from configs.schema import ARCHIVE_NAME, Data
+from configs.schema import Data
 from train.archive import Archive, check_md5, read_archive
+from train.cache import (
+    Dataset,
+    Split,
+    cache_paths,
+    copy_cache,
+    find_cache,
+    identity,
+    open_place,
+    read_cache,
+    scratch_path,
+    shared_path,
+    take_turn,
+    write_cache,
+)
 from train.digits import write_digits
 from train.errors import RequestError
-from train.files import remove_unfinished, whole_file
-
-CACHE_NAME = "cifar-10-python.cache.safetensors"
-LOCK_TIMEOUT_S = 600
-NAMES = ("train.images", "train.labels", "test.images", "test.labels")
-
-
-@dataclass(frozen=True)
-class Split:
-    """`images` uint8 (N, 32, 32, 3), R G B; `labels` int64 (N,)."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Both splits, the names of the classes, and the MD5 of the archive they came from."""
-
-    train: Split
-    test: Split
-    classes: list[str]
-    md5: str
+from train.files import remove_unfinished
 
 
 def load_dataset(data: Data, device: torch.device) -> Dataset:
@@ -70,10 +42,10 @@ def load_dataset(data: Data, device: torch.device) -> Dataset:
         RequestError: the archive is missing, damaged or not the expected one, or holds fewer
             images than the recipe asks for; or there is no place for the cache.
     """
-    archive = Path(data.root) / ARCHIVE_NAME
+    archive = Path(data.root) / data.archive
     if data.source == "digits":
         make_folder(archive.parent)
-    whole = find_cache(archive) or make_cache(archive, data)
+    whole = map_copy(archive, data) if data.local_copy else map_cache(archive, data)
     check_md5(archive, whole.md5, data.md5)
 
     def cut(split: Split, name: str, limit: int | None) -> Split:
@@ -91,9 +63,63 @@ def load_dataset(data: Data, device: torch.device) -> Dataset:
     )
 
 
-def find_cache(archive: Path) -> Dataset | None:
-    """What the first sound cache of `archive` holds, on the CPU; None when there is none."""
-    return next(filter(None, (read_cache(cache, archive) for cache in cache_paths(archive))), None)
+def map_copy(archive: Path, data: Data) -> Dataset:
+    """The images of `archive`, mapped from a copy of its cache in this node's temporary folder.
+
+    One process a node makes the copy and is the only one to read the shared cache. Where there is
+    no place for a copy, the shared cache is mapped and the data set has a remark.
+
+    Raises:
+        RequestError: the archive cannot be used, or no place takes the cache.
+    """
+    try:
+        copy = scratch_path(archive)
+        open_place(copy.parent, archive)
+        if found := read_cache(copy, archive) or make_copy(copy, archive, data):
+            return found
+        problem = "it does not read back as it was written"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    return replace(
+        map_cache(archive, data),
+        remark=f"data.local_copy: this node has no copy of the data cache in TMPDIR ({problem}), "
+        f"so it maps {shared_path(archive)}",
+    )
+
+
+def make_copy(copy: Path, archive: Path, data: Data) -> Dataset | None:
+    """Copy the cache of `archive` to `copy`, or find that another process did; None if in vain.
+
+    Raises:
+        OSError: it cannot be copied.
+        RequestError: the archive cannot be used, or no place takes the cache.
+    """
+
+    def look() -> Dataset | None:
+        return read_cache(copy, archive)
+
+    # A lock of its own, under which one process waits for the shared cache: whoever makes that
+    # may hold its lock and want the copy's, and here it would be the other way round.
+    with take_turn(copy.with_name(f"{copy.name}.copy"), look) as first:
+        if first.found:
+            return first.found
+        map_cache(archive, data)
+        with take_turn(copy, look) as second:
+            if second.found:  # for the folder of the archive takes no file
+                return second.found
+            if second.is_locked:
+                remove_unfinished(copy)
+            copy_cache(shared_path(archive), copy)
+        return look()
+
+
+def map_cache(archive: Path, data: Data) -> Dataset:
+    """The images of `archive`, mapped from its cache, which is made where there is none.
+
+    Raises:
+        RequestError: the archive cannot be used, or no place takes the cache.
+    """
+    return find_cache(archive) or make_cache(archive, data)
 
 
 def make_cache(archive: Path, data: Data) -> Dataset:
@@ -106,14 +132,15 @@ def make_cache(archive: Path, data: Data) -> Dataset:
     """
     read = functools.cache(lambda: read_source(archive, data))
     problems = []
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as turns:
         for cache in cache_paths(archive):
             try:
                 open_place(cache.parent, archive)
-                if locks.enter_context(locked(cache)):
+                turn = turns.enter_context(take_turn(cache, lambda: find_cache(archive)))
+                if turn.found:
+                    return turn.found
+                if turn.is_locked:
                     remove_unfinished(cache)
-                if found := find_cache(archive):
-                    return found
                 write_cache(cache, *read())
             except (OSError, SafetensorError) as error:
                 problems.append(f"{cache.parent}: {getattr(error, 'strerror', None) or error}")
@@ -152,124 +179,3 @@ def make_folder(folder: Path) -> None:
             f"data.root {folder} cannot be made ({error.strerror}): "
             "set data.root to a folder you may write in"
         ) from None
-
-
-def cache_paths(archive: Path) -> list[Path]:
-    """Where the cache of `archive` may be, the better place first."""
-    paths = [archive.parent / CACHE_NAME]
-    with contextlib.suppress(OSError):  # there may be no temporary folder that works
-        key = hashlib.sha256(str(archive.resolve()).encode()).hexdigest()[:16]
-        scratch = Path(tempfile.gettempdir()) / f"slurm-finetune-{os.getuid()}"
-        paths.append(scratch / f"{key}-{CACHE_NAME}")
-    return paths
-
-
-def open_place(folder: Path, archive: Path) -> None:
-    """See that a cache may be written in `folder`, and make the temporary one.
-
-    Raises:
-        OSError: it may not.
-    """
-    if folder == archive.parent:
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "it cannot be written")
-        return
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not is_ours(folder):
-        raise PermissionError(errno.EPERM, "it belongs to somebody else")
-
-
-def is_ours(folder: Path) -> bool:
-    """Whether `folder` is a folder of this user.
-
-    In a shared temporary folder somebody else's file must not pass for ours.
-    """
-    status = folder.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-
-
-@contextlib.contextmanager
-def locked(cache: Path) -> Iterator[bool]:
-    """Let one process at a time write the cache; yields whether the lock is held.
-
-    The lock saves work; the rename is what keeps the cache whole. So a file system without locks
-    is no reason to stop.
-
-    Raises:
-        RequestError: another process held the lock for ten minutes.
-    """
-    lock = FileLock(f"{cache}.lock", timeout=LOCK_TIMEOUT_S)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RequestError(
-            f"another process has held {lock.lock_file} for {LOCK_TIMEOUT_S} s: "
-            "see whether a worker hangs, then remove that file"
-        ) from None
-    except (OSError, NotImplementedError):
-        pass
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
-
-
-def identity(archive: Path) -> str:
-    """What tells one archive from another without reading it: its size and modification time.
-
-    Empty when there is none.
-    """
-    try:
-        status = archive.stat()
-    except OSError:
-        return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def seal(facts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over all that a cache holds, as hex digits."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, values in sorted(arrays.items()):
-        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
-        digest.update(values.data)
-    return digest.hexdigest()
-
-
-def write_cache(cache: Path, content: Archive, source: str) -> None:
-    """Write the images of the archive whose `identity` was `source` before it was read.
-
-    Raises:
-        OSError, SafetensorError: it cannot be written; what was there still is.
-    """
-    splits = (content.train.pixels, content.train.labels, content.test.pixels, content.test.labels)
-    arrays = dict(zip(NAMES, splits, strict=True))
-    facts = {"identity": source, "md5": content.md5, "classes": json.dumps(content.classes)}
-    facts["sha256"] = seal(facts, arrays)
-    # safetensors' own way to a file does not tell of a disk that fills up at the very end.
-    packed = save(arrays, facts)
-    with whole_file(cache) as file:
-        file.write(packed)
-
-
-def read_cache(cache: Path, archive: Path) -> Dataset | None:
-    """What `cache` holds, mapped; None unless it is whole and of `archive` as it is now."""
-    try:
-        if cache.parent != archive.parent and not is_ours(cache.parent):
-            return None
-        with safe_open(cache, framework="pt") as file:
-            facts = dict(file.metadata())
-            if not facts["identity"] or facts["identity"] != identity(archive):
-                return None
-            tensors = {name: file.get_tensor(name) for name in NAMES}
-        sha256 = facts.pop("sha256")
-        if seal(facts, {name: tensor.numpy() for name, tensor in tensors.items()}) != sha256:
-            return None
-        classes = json.loads(facts["classes"])
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError):
-        return None
-    parts = [tensors[name] for name in NAMES]
-    train, test = Split(*parts[:2]), Split(*parts[2:])
-    for split in (train, test):
-        if not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
-            return None
-    return Dataset(train, test, classes, facts["md5"])

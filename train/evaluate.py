@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import Recipe
-from train.dataset import Split
+from train.cache import Split
 from train.distributed import Ranks
 from train.images import to_input
 from train.vote import StopVote

@@ -14,7 +14,7 @@ from typing import Any
 from torch.utils.tensorboard.summary import hparams
 
 from configs import Recipe, dump_recipe
-from train.dataset import Dataset
+from train.cache import Dataset
 from train.errors import RequestError
 from train.evaluate import Scores
 from train.files import whole_file

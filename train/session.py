@@ -15,7 +15,7 @@ from torch import nn
 from configs import Recipe
 from configs.continuation import shaping
 from train.batches import TrainBatches
-from train.dataset import Dataset
+from train.cache import Dataset
 from train.distributed import START_TIMEOUT_SECONDS, Ranks
 from train.errors import RequestError
 from train.journal import Silence

@@ -109,10 +109,13 @@ def set_up(
     check_batch_size(recipe, ranks.world_size)
     set_determinism(recipe.train.deterministic)
     dataset = load_dataset(recipe.data, ranks.device)
+    if dataset.remark:  # of this node; the journal is that of the first one
+        print(f"warning: {dataset.remark}", flush=True)
     if len(dataset.classes) != recipe.model.num_classes:
         raise RequestError(
             f"model.num_classes is {recipe.model.num_classes}, "
-            f"but the archive has {len(dataset.classes)} classes"
+            f"but {recipe.data.archive} has {len(dataset.classes)} classes: "
+            f"set model.num_classes to {len(dataset.classes)}, or data.archive to another archive"
         )
     manifest, warnings = found
     folder = run_dir / "checkpoints"

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from configs import Recipe
-from configs.continuation import Taken, objections, shaping
+from configs.continuation import Taken, changes, objections, shaping
 from configs.schema import Data, Model, Optimizer, Run, Schedule, Train
 from train.optim import learning_rate
 
@@ -89,3 +89,11 @@ def test_what_steps_follow_from_never_changes(changed: Recipe, key: str, reason:
 
     assert list(refused) == [key]
     assert reason in refused[key]
+
+
+def test_a_local_copy_may_come_or_go_at_any_time_and_another_archive_may_not() -> None:
+    copied, other = Data(local_copy=True), Data(archive="cifar-100-python.tar.gz")
+
+    assert changes(Recipe(), Recipe(data=copied)) == []
+    assert changes(Recipe(), Recipe(data=other)) == ["data.archive"]
+    assert not objections(shaping(Recipe()), shaping(Recipe(data=copied)), Taken(5, 1))

@@ -195,6 +195,16 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
             "cluster.time_limit=00:00:00",
             "write it as hours:minutes:seconds, like 04:00:00 or 2-12:00:00; got '00:00:00'",
         ),
+        (
+            "data.archive=../other.tar.gz",
+            "give the name of a file in data.root, of letters, digits, '.', '_' and '-', that ends "
+            "in .tar.gz; got '../other.tar.gz'",
+        ),
+        (
+            "data.archive=own.tar.gz",
+            "data.md5 is official, which only cifar-10-python.tar.gz and cifar-100-python.tar.gz "
+            "are: set data.md5 to the MD5 of this file or to none; got 'own.tar.gz'",
+        ),
         ("data.md5=c58f", "give 'official', 'none' or 32 lower-case hex digits; got 'c58f'"),
         (
             "schedule.milestones=[15, 10]",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -16,10 +15,15 @@ import numpy as np
 import pytest
 
 from configs.schema import ARCHIVE_NAME
-from train.archive import FOLDER, Images, read_archive, write_archive
+from tests.train import archives
+from tests.train.archives import BATCH, python2_batch
+from train import archive as archive_module
+from train.archive import CIFAR10, CIFAR100, Images, read_archive, write_archive
+from train.batchpickles import read_pickle
 from train.errors import RequestError
 
 CLASSES = ["cat", "dog"]
+FOLDER = CIFAR10.folder
 
 
 def some_images(count: int, seed: int) -> Images:
@@ -143,13 +147,13 @@ ROWS = np.zeros((3, 3072), dtype=np.uint8)
         ({"test_batch": None}, f"it has no member {FOLDER}/test_batch"),
         ({"batches.meta": None}, f"it has no member {FOLDER}/batches.meta"),
         ({"data_batch_1": None}, f"it has no member {FOLDER}/data_batch_1"),
-        ({"test_batch": [1, 2]}, "member test_batch holds no dictionary"),
-        ({"test_batch": b"\x80\x02}"}, "member test_batch is damaged"),
-        ({"test_batch": {b"data": ROWS, b"labels": [0, 1]}}, "not one label for each"),
+        ({"test_batch": [1, 2]}, f"member {FOLDER}/test_batch is refused: it holds no dictionary"),
+        ({"test_batch": b"\x80\x02}"}, f"member {FOLDER}/test_batch is refused: damaged pickle"),
+        ({"test_batch": {b"data": ROWS, b"labels": [0, 1]}}, "not one of labels for each"),
         ({"test_batch": {b"data": ROWS, b"labels": [0, 1, 2]}}, "labels outside its 2 classes"),
         ({"test_batch": {b"data": ROWS[:, 1:], b"labels": [0, 1, 1]}}, "no uint8 rows of 3072"),
         ({"test_batch": {b"data": ROWS * 1.0, b"labels": [0, 1, 1]}}, "no uint8 rows of 3072"),
-        ({"test_batch": {b"data": ROWS, b"labels": []}}, "not one label for each"),
+        ({"test_batch": {b"data": ROWS, b"labels": []}}, "not one of labels for each"),
     ],
 )
 def test_archive_with_other_content_is_refused(
@@ -159,7 +163,10 @@ def test_archive_with_other_content_is_refused(
         read_archive(archive_of(**members), "none")
 
 
-@pytest.mark.parametrize("names", [None, 3, [], [1, 2], ["cat", "dog"], [b"\xff", b"dog"], b"cat"])
+@pytest.mark.parametrize(
+    "names",
+    [None, 3, [], [1, 2], ["", "dog"], [b"\xff", b"dog"], ["\x1b[2J"], ["x" * 201], b"cat"],
+)
 def test_class_names_that_are_no_list_of_texts_are_refused(
     archive_of: Callable[..., Path], names: Any
 ) -> None:
@@ -169,22 +176,150 @@ def test_class_names_that_are_no_list_of_texts_are_refused(
         read_archive(path, "none")
 
 
-class Malicious:
-    """Asks, when unpickled, for a command to be run."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (self.command,)
+def as_published(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def test_pickle_that_asks_for_code_is_refused_and_not_run(
-    archive_of: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("protocol", range(1, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_batch_of_any_protocol_is_read_as_pythons_own_unpickler_reads_it(
+    protocol: int, order: Any
 ) -> None:
-    mark = tmp_path / "was-here"
-    path = archive_of(test_batch={b"data": Malicious(f"touch {mark}"), b"labels": [0]})
+    batch = {
+        b"data": np.asarray(BATCH[b"data"], order=order),
+        b"labels": [0, 1, 255],
+        b"filenames": [b"a.png", b"b.png", b"a.png"],
+        b"other": np.arange(6, dtype=">i4").reshape(2, 3),
+        b"plain": (None, True, False, 1.5, -(2**70), "text", {b"x": [(), (1,), (1, 2)]}),
+    }
+    content = pickle.dumps(batch, protocol)
 
-    with pytest.raises(RequestError, match=r"asks for posix\.system"):
+    found = read_pickle(content)
+
+    expected = pickle.loads(content, encoding="bytes")  # noqa: S301 - of our own making
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert np.array_equal(found[key], value) if isinstance(value, np.ndarray) else True
+        assert isinstance(value, np.ndarray) or found[key] == value
+
+
+def test_a_batch_of_python_2_is_read_as_pythons_own_unpickler_reads_it() -> None:
+    found = read_pickle(python2_batch())
+
+    expected = pickle.loads(python2_batch(), encoding="bytes")  # noqa: S301 - of our own making
+    assert np.array_equal(found.pop(b"data"), expected.pop(b"data"))
+    assert found == expected
+    assert found[b"filenames"] == [b"a.png", b"b.png", b"c.png"]
+
+
+def test_cifar_100_is_read_with_its_fine_labels(tmp_path: Path) -> None:
+    """In the published layout: one batch to train, one to test, and the names in meta."""
+    batch = BATCH | {b"fine_labels": [2, 0, 1], b"coarse_labels": [0, 0, 0]}
+    parts = {
+        "meta": {b"fine_label_names": [b"a", b"b", b"c"], b"coarse_label_names": [b"all"]},
+        "train": batch,
+        "test": batch | {b"fine_labels": [1, 1, 2]},
+    }
+    absent = dict.fromkeys(archives.GOOD)
+    path = tmp_path / "cifar-100-python.tar.gz"
+    archives.write(path, [archives.members(CIFAR100.folder, **absent, **parts)])
+
+    content = read_archive(path, "none")
+
+    assert content.classes == ["a", "b", "c"]
+    assert content.train.labels.tolist() == [2, 0, 1]
+    assert content.test.labels.tolist() == [1, 1, 2]
+    assert np.array_equal(content.test.pixels, as_published(BATCH[b"data"]))
+
+
+@pytest.mark.parametrize("name", ["meta", "train", "test"])
+def test_a_member_that_cifar_100_lacks_is_named(tmp_path: Path, name: str) -> None:
+    parts: dict[str, Any] = {
+        "meta": {b"fine_label_names": [b"a", b"b"]},
+        "train": BATCH | {b"fine_labels": [0, 1, 1]},
+        "test": BATCH | {b"fine_labels": [0, 1, 1]},
+    }
+    del parts[name]
+    path = tmp_path / "own.tar.gz"
+    absent = dict.fromkeys(archives.GOOD)
+    archives.write(path, [archives.members(CIFAR100.folder, **absent, **parts)])
+
+    with pytest.raises(RequestError, match=rf"it has no member cifar-100-python/{name}\."):
         read_archive(path, "none")
-    assert not mark.exists()
+
+
+def test_an_own_archive_may_have_other_batches_classes_and_keys_of_text(tmp_path: Path) -> None:
+    """Batches are taken in the order of their numbers; a README beside them does not disturb."""
+
+    def batch(level: int) -> bytes:
+        content = {"data": np.full((1, 3072), level, dtype=np.uint8), "labels": [level]}
+        return pickle.dumps(content)
+
+    meta = pickle.dumps({"label_names": ["a", "b", "c", "\u00e9t\u00e9"]})
+    names = {"data_batch_10": batch(3), "data_batch_9": batch(1), "test_batch": batch(2)}
+    contents = {f"./{CIFAR10.folder}/{name}": content for name, content in names.items()}
+    contents |= {f"./{CIFAR10.folder}/batches.meta": meta, "./README": b"text"}
+    path = archives.tar_by_tarfile(tmp_path / "own.tar.gz", contents)
+
+    content = read_archive(path, "none")
+
+    assert content.classes == ["a", "b", "c", "\u00e9t\u00e9"]
+    assert content.train.labels.tolist() == [1, 3]
+    assert content.train.pixels[:, 0, 0, 0].tolist() == [1, 3]
+    assert content.test.labels.tolist() == [2]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_common_form_of_tar_is_read(tmp_path: Path, form: int) -> None:
+    contents = {
+        f"{CIFAR10.folder}/{name}": archives.pickled(each) for name, each in archives.GOOD.items()
+    }
+    path = archives.tar_by_tarfile(tmp_path / "own.tar.gz", contents, format=form)
+
+    assert read_archive(path, "none").train.labels.tolist() == [0, 1, 0]
+
+
+def test_more_images_than_a_batch_takes_are_written_as_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_module, "IMAGES_PER_BATCH", 5)
+    path = tmp_path / "own.tar.gz"
+    write_archive(path, some_images(12, 1), some_images(5, 2), CLASSES)
+
+    with tarfile.open(path) as tar:
+        names = [name.rpartition("/")[2] for name in tar.getnames()]
+    assert names == ["batches.meta", "data_batch_1", "data_batch_2", "data_batch_3", "test_batch"]
+    assert np.array_equal(read_archive(path, "none").train.pixels, some_images(12, 1).pixels)
+
+
+def test_what_is_written_is_read_by_torchvision(archive: Path, tmp_path: Path) -> None:
+    from torchvision import datasets
+
+    class Unchecked(datasets.CIFAR10):
+        train_list = (("data_batch_1", ""),)
+
+        def _check_integrity(self) -> bool:
+            return True
+
+        def _load_meta(self) -> None:
+            meta = Path(self.root, self.base_folder, "batches.meta").read_bytes()
+            self.classes = pickle.loads(meta, encoding="latin1")["label_names"]  # noqa: S301 - ours
+
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    theirs = Unchecked(str(tmp_path))
+
+    assert np.array_equal(theirs.data, some_images(12, 1).pixels)
+    assert theirs.targets == some_images(12, 1).labels.tolist()
+    assert theirs.classes == CLASSES
+
+
+def test_a_missing_archive_of_ones_own_has_a_remedy_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.tar.gz"
+
+    with pytest.raises(RequestError) as refusal:
+        read_archive(path, "none")
+
+    assert str(refusal.value) == (
+        f"data.root has no own.tar.gz: set data.archive, or put it at {path}"
+    )

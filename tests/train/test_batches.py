@@ -7,7 +7,7 @@ import torch
 
 from configs.schema import Data
 from train.batches import TrainBatches, steps_per_epoch
-from train.dataset import Split
+from train.cache import Split
 
 
 def batches(

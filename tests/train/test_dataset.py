@@ -16,14 +16,16 @@ import pytest
 import torch
 
 from configs.schema import ARCHIVE_NAME, Data
+from train import cache as cache_module
 from train import dataset as dataset_module
 from train.archive import Archive, Images, write_archive
-from train.dataset import CACHE_NAME, cache_paths, identity, load_dataset, write_cache
+from train.cache import Split, cache_paths, identity, shared_path, write_cache
+from train.dataset import load_dataset
 from train.digits import write_digits
-from train.distributed import Ranks
 from train.errors import RequestError
 
 CPU = torch.device("cpu")
+CACHE_NAME = shared_path(Path(ARCHIVE_NAME)).name
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def write_grey(path: Path, train: list[int], test: list[int]) -> None:
     write_archive(path, images(train), images(test), ["grey", "other"])
 
 
-def levels(split: dataset_module.Split) -> list[int]:
+def levels(split: Split) -> list[int]:
     return split.images[:, 0, 0, 0].tolist()
 
 
@@ -179,14 +181,14 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_full_folder_is_cached_in_scratch(
     data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole_file = dataset_module.whole_file
+    whole_file = cache_module.whole_file
 
     def full_beside_the_archive(path: Path) -> Any:
         if path.parent == Path(data.root):
             raise OSError(errno.ENOSPC, "No space left on device")
         return whole_file(path)
 
-    monkeypatch.setattr(dataset_module, "whole_file", full_beside_the_archive)
+    monkeypatch.setattr(cache_module, "whole_file", full_beside_the_archive)
 
     assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
     assert len(list(scratch.rglob(f"*{CACHE_NAME}"))) == 1
@@ -277,14 +279,112 @@ def test_digits_become_an_archive_that_is_read_like_any_other(tmp_path: Path) ->
     assert (root / CACHE_NAME).is_file()
 
 
-def load_sum(ranks: Ranks, data: Data) -> int:
-    return int(load_dataset(data, ranks.device).train.images.sum())
+def test_two_archives_of_one_folder_have_a_cache_each(data: Data) -> None:
+    write_grey(Path(data.root) / "own.tar.gz", [60, 70], [80])
+    own = data.model_copy(update={"archive": "own.tar.gz"})
+    caches = [shared_path(Path(data.root) / name) for name in (data.archive, own.archive)]
+
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+    assert levels(load_dataset(own, CPU).train) == [60, 70]
+    before = [cache.stat() for cache in caches]
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+    assert levels(load_dataset(own, CPU).train) == [60, 70]
+    assert before == [cache.stat() for cache in caches]
 
 
-def test_processes_that_start_together_make_one_cache(
-    data: Data, on_ranks: Callable[..., list[Any]]
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)])
+def test_what_stands_in_a_caches_place_and_is_no_file_does_not_hang(
+    data: Data, scratch: Path, make: Callable[[Path], None]
 ) -> None:
-    sums = on_ranks(4, load_sum, data)
+    make(Path(data.root) / CACHE_NAME)
 
-    assert sums == [(10 + 20 + 30) * 32 * 32 * 3] * 4
-    assert list(Path(data.root).glob("*.partial")) == []
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+
+
+def test_cache_with_other_tensors_is_not_used(data: Data) -> None:
+    """As of images of another size, under a right sum."""
+    archive = Path(data.root) / ARCHIVE_NAME
+    images = Images(np.zeros((1, 16, 16, 3), dtype=np.uint8), np.array([0]))
+    content = Archive(images, images, ["grey", "other"], "0" * 32)
+    write_cache(Path(data.root) / CACHE_NAME, content, identity(archive))
+
+    assert levels(load_dataset(data, CPU).train) == [10, 20, 30]
+
+
+def test_local_copy_is_mapped_and_the_shared_cache_stays(data: Data, scratch: Path) -> None:
+    local = data.model_copy(update={"local_copy": True})
+    shared = Path(data.root) / CACHE_NAME
+
+    dataset = load_dataset(local, CPU)
+
+    [copy] = scratch.rglob(f"*{CACHE_NAME}")
+    assert (levels(dataset.train), dataset.remark) == ([10, 20, 30], "")
+    assert copy.read_bytes() == shared.read_bytes()
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(copy) in mapped
+    assert str(shared) not in mapped
+
+
+def test_a_sound_shared_cache_is_copied_and_not_built_again(
+    data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset(data, CPU)
+    for name in ("read_archive", "write_cache"):
+        monkeypatch.delattr(dataset_module, name)
+
+    dataset = load_dataset(data.model_copy(update={"local_copy": True}), CPU)
+
+    assert levels(dataset.train) == [10, 20, 30]
+    assert len(list(scratch.rglob(f"*{CACHE_NAME}"))) == 1
+
+
+def test_a_sound_local_copy_is_used_without_a_look_at_the_shared_cache(
+    data: Data, scratch: Path
+) -> None:
+    local = data.model_copy(update={"local_copy": True})
+    load_dataset(local, CPU)
+    (Path(data.root) / CACHE_NAME).unlink()
+
+    assert levels(load_dataset(local, CPU).train) == [10, 20, 30]
+    assert not (Path(data.root) / CACHE_NAME).exists()
+
+
+def test_a_damaged_local_copy_is_made_again(data: Data, scratch: Path) -> None:
+    local = data.model_copy(update={"local_copy": True})
+    load_dataset(local, CPU)
+    [copy] = scratch.rglob(f"*{CACHE_NAME}")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-20] + bytes(20))
+
+    assert levels(load_dataset(local, CPU).test) == [40, 50]
+    assert copy.read_bytes() == whole
+
+
+def test_without_room_for_a_local_copy_the_shared_cache_is_used_with_a_remark(
+    data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_file = cache_module.whole_file
+
+    def full_in_scratch(path: Path) -> Any:
+        if path.parent != Path(data.root):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole_file(path)
+
+    monkeypatch.setattr(cache_module, "whole_file", full_in_scratch)
+    dataset = load_dataset(data.model_copy(update={"local_copy": True}), CPU)
+
+    assert levels(dataset.train) == [10, 20, 30]
+    assert dataset.remark == (
+        "data.local_copy: this node has no copy of the data cache in TMPDIR "
+        f"(No space left on device), so it maps {Path(data.root) / CACHE_NAME}"
+    )
+
+
+def test_a_cache_that_only_scratch_takes_is_the_local_copy(
+    data: Data, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    dataset = load_dataset(data.model_copy(update={"local_copy": True}), CPU)
+
+    assert (levels(dataset.train), dataset.remark) == ([10, 20, 30], "")
+    assert len(list(scratch.rglob(f"*{CACHE_NAME}"))) == 1

@@ -238,7 +238,10 @@ def test_wrong_number_of_classes_is_refused(
     [(code, _, err)] = train(run_dir)
 
     assert code == 2
-    assert err == "error: model.num_classes is 7, but the archive has 10 classes\n"
+    assert err == (
+        f"error: model.num_classes is 7, but {recipe.data.archive} has 10 classes: "
+        "set model.num_classes to 10, or data.archive to another archive\n"
+    )
 
 
 def test_lines_after_the_checkpoint_and_damaged_lines_are_dropped(tmp_path: Path) -> None:

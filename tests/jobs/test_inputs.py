@@ -1,0 +1,133 @@
+"""What the login node finds out about the archive, without ever waiting for it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configs.schema import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES, PUBLISHED, Data, Model, Recipe
+from jobs import inputs, provenance
+from tests.train.archives import bomb
+
+CIFAR100_NAME = "cifar-100-python.tar.gz"
+
+
+def found(data: Data) -> list[tuple[str, str, str]]:
+    findings = inputs.check_archive(data) + inputs.check_archive_content(data)
+    return [(each.level, each.text, each.remedy) for each in findings if each.level != "pass"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_archive_is_known_by_its_size(tmp_path: Path, name: str) -> None:
+    data = Data(root=str(tmp_path), archive=name)
+    (tmp_path / name).write_bytes(b"x")
+
+    [(level, text, remedy)] = found(data)
+
+    assert level == "fail"
+    assert text.endswith(f"has 1 bytes and the official archive {PUBLISHED[name].num_bytes:,}")
+    assert remedy.startswith(f"bring it again from {PUBLISHED[name].url}, or,")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        (ARCHIVE_NAME, "download https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"),
+        (CIFAR100_NAME, "download https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"),
+        ("own.tar.gz", "put it there or name another"),
+    ],
+)
+def test_a_missing_archive_has_the_remedy_of_its_name(
+    tmp_path: Path, name: str, remedy: str
+) -> None:
+    [finding] = found(Data(root=str(tmp_path), archive=name, md5="none"))
+
+    assert finding[1] == f"{tmp_path / name} is missing"
+    assert finding[2].startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (os.mkfifo, "is no regular file"),
+        (Path.mkdir, "is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+        (lambda path: path.symlink_to(path), "is missing"),
+    ],
+)
+@pytest.mark.parametrize("md5", ["official", "none"])
+def test_what_is_no_file_is_refused_without_being_opened(
+    tmp_path: Path, make: Callable[[Path], None], text: str, md5: str
+) -> None:
+    make(tmp_path / ARCHIVE_NAME)
+
+    [(level, told, _)] = found(Data(root=str(tmp_path), md5=md5))
+
+    assert (level, told) == ("fail", f"{tmp_path / ARCHIVE_NAME} {text}")
+    assert provenance.file_sha256(tmp_path / ARCHIVE_NAME) is None
+
+
+def test_an_archive_larger_than_any_may_be_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / ARCHIVE_NAME).open("wb") as file:
+        file.truncate(LARGEST_ARCHIVE_BYTES + 1)
+
+    [(level, text, _)] = found(Data(root=str(tmp_path), md5="none"))
+
+    assert level == "fail"
+    assert "has 2,147,483,649 bytes, and 2,147,483,648 are the most it may have" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "level"),
+    [
+        (gzip.compress(os.urandom(9 * 2**20)), ""),
+        (gzip.compress(bytes(9 * 2**20)), ""),
+        (gzip.compress(bytes(9 * 2**20))[:-4], "fail"),
+        (b"", "fail"),
+        (b"no gzip", "fail"),
+    ],
+)
+def test_an_unchecked_archive_has_at_least_to_be_whole(
+    tmp_path: Path, content: bytes, level: str
+) -> None:
+    (tmp_path / ARCHIVE_NAME).write_bytes(content)
+
+    told = found(Data(root=str(tmp_path), md5="none"))
+
+    assert [each[0] for each in told] == ([level] if level else [])
+    assert all("is truncated or damaged" in text for _, text, _ in told)
+
+
+def test_a_gzip_bomb_is_given_up_in_time(tmp_path: Path) -> None:
+    """Either its size or the time that a check has comes to an end first."""
+    (tmp_path / ARCHIVE_NAME).write_bytes(bomb(10 * 2**30))
+
+    [(_, text, _)] = found(Data(root=str(tmp_path), md5="none"))
+
+    assert "it does not end after 2,147,483,648 bytes" in text or "could not be read" in text
+
+
+@pytest.mark.parametrize(
+    ("archive", "num_classes", "level"),
+    [(ARCHIVE_NAME, 10, "pass"), (CIFAR100_NAME, 100, "pass"), (CIFAR100_NAME, 10, "fail")],
+)
+def test_the_classes_of_a_published_archive_are_compared_before_the_queue(
+    archive: str, num_classes: int, level: str
+) -> None:
+    recipe = Recipe(data=Data(archive=archive), model=Model(num_classes=num_classes))
+
+    [finding] = inputs.check_classes(recipe)
+
+    assert finding.level == level
+    if level == "fail":
+        assert finding.text == "cifar-100-python.tar.gz has 100 classes and the model 10"
+        assert finding.remedy == "set it to 100, or data.archive to another archive"
+        assert finding.key == "model.num_classes"
+
+
+def test_the_classes_of_other_archives_are_left_to_the_run() -> None:
+    assert inputs.check_classes(Recipe(data=Data(archive="own.tar.gz", md5="none"))) == []
