@@ -20,7 +20,7 @@ from jobs.errors import NEXT_LINE, RequestError, WorkError
 from jobs.files import write_whole
 from jobs.manifest import Facts, measure
 from jobs.sources import SOURCES, Source, archive_source, weights_source
-from jobs.text import command_line, count
+from jobs.text import count
 from jobs.wheelhouse import Target
 
 
@@ -81,7 +81,7 @@ def _fill(
         missing.append(_explain_wheels(folder, target, house))
     if missing:
         again = "and then the same command again, which keeps what is there"
-        raise WorkError(f"\n{'error: '}".join([*missing, f"the bundle is not complete; {again}"]))
+        raise WorkError("\nerror: ".join([*missing, f"the bundle is not complete; {again}"]))
     facts |= {f"{bundle.WHEELS}/{name}": each for name, each in house.facts.items()}
     facts |= _keep_earlier(folder, earlier, facts)
 
@@ -229,25 +229,24 @@ def _take(place: Path, source: Source, offered: Path) -> Facts:
 
 
 def _fetch(place: Path, source: Source) -> Facts:
-    by_hand = f"{command_line('stage')} ... --from {shlex.quote(source.name)}"
+    by_hand = f"give it to this command by --from {shlex.quote(source.name)}"
     if source.address is None:
         known = ""
         if source.name in SOURCES:
             known = ", for data.md5 asks for another one than the published archive"
-        raise WorkError(
-            f"{source.name} is missing and nobody knows its address{known}; "
-            f"bring it along: {by_hand}"
-        )
+        raise WorkError(f"{source.name} is missing and its address is not known{known}; {by_hand}")
     print(f"fetching {source.address}", file=sys.stderr, flush=True)
     try:
         return fetch(source, place)
     except UnreachableError as error:
         raise WorkError(
             f"{source.name} is missing, and there is no way to the network ({error}){NEXT_LINE}"
-            f"fetch {source.address} where there is one, and then: {by_hand}"
+            f"fetch {source.address} where there is one, and {by_hand}"
         ) from None
     except WorkError as error:
-        raise WorkError(f"{source.name} is missing: {error}{NEXT_LINE}by hand: {by_hand}") from None
+        raise WorkError(
+            f"{source.name} is missing: {error}{NEXT_LINE}or fetch it by other means, and {by_hand}"
+        ) from None
 
 
 def _explain_wheels(folder: Path, target: Target, house: wheelhouse.Wheelhouse) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_without_a_network_it_says_all_that_is_missing_and_keeps_the_rest(
 
     told = str(caught.value)
     assert f"{ARCHIVE_NAME} is missing, and there is no way to the network" in told
-    assert f"fetch {away[ARCHIVE_NAME]} where there is one, and then: " in told
+    assert f"fetch {away[ARCHIVE_NAME]} where there is one, and give it to " in told
     assert f"--from {ARCHIVE_NAME}" in told
     assert "resnet50_8xb32_in1k_20210831-ea4938fc.pth is missing" in told
     assert "1 wheel for Python 3.11 on manylinux_2_28_x86_64 missing: one==1.0" in told
@@ -312,6 +313,24 @@ def test_an_archive_is_held_to_the_recipes_md5() -> None:
     assert archive_source(Data(md5=MD5)).objection(Facts(5, "", MD5)) is None
     assert archive_source(Data(md5=MD5)).address is None
     assert "has 5 bytes" in str(archive_source(Data()).objection(Facts(5, "", OFFICIAL_MD5)))
+
+
+def test_a_connected_machine_needs_five_packages() -> None:
+    """So that nobody needs 5 GB of torch there: they are named in docs/offline.md."""
+    code = (
+        "import sys; from jobs import cli, manifest, stage, wheelhouse\n"
+        "from configs import load_recipe; load_recipe('finetune.yaml')\n"
+        "print(*{name.partition('.')[0] for name, module in sys.modules.items()\n"
+        "        if 'site-packages' in (getattr(module, '__file__', '') or '')})"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+
+    brought_along = {"typing_extensions", "annotated_types", "pydantic_core", "typing_inspection"}
+    packages = {"pydantic", "yaml", "rich", "filelock", "packaging"}
+    assert {name for name in done.stdout.split() if name[0] != "_"} - brought_along == packages
 
 
 def run(workplace: Workplace, *arguments: str) -> subprocess.CompletedProcess[str]:
