@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 
+import pytest
+
+from configs import load_recipe
+from jobs.options import make_parser
 from tests.conftest import PROJECT
 
 
@@ -24,3 +29,16 @@ def test_every_result_that_is_named_exists() -> None:
 
     assert named
     assert [name for name in named if not (PROJECT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("page", ["commands.md", "offline.md"])
+def test_every_command_is_understood(page: str) -> None:
+    text = (PROJECT / "docs" / page).read_text().replace("\\\n", " ")
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))
+    commands = re.findall(r"python launch\.py ((?:[\w.=/,\[\]-]+ *)+)", blocks)
+
+    assert commands
+    for command in commands:
+        options = make_parser().parse_args(shlex.split(command))
+        if options.config:
+            load_recipe(options.config, options.set)

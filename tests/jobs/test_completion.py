@@ -41,7 +41,7 @@ TYPED = {
     "launch.py cancel finetune --h": "launch.py cancel finetune --help ",
     "launch.py resume x --set data.root=con": "launch.py resume x --set data.root=configs/",
     "laun": "launch.py ",
-    "./launch.py sta": "./launch.py status ",
+    "./launch.py stat": "./launch.py status ",
 }
 
 
