@@ -71,10 +71,11 @@ def opened(folder: Path) -> Iterator[None]:
         raise RequestError(f"--to {folder}: another stage is at work there; wait for it") from None
 
 
-def project_files() -> list[Path]:
+def project_files(bundle: Path) -> list[Path]:
     """What of the project is carried, relative to it: what git tracks, and new files of the code.
 
-    Where git cannot say, all that is neither hidden nor data, weights, logs or Python's own.
+    Where git cannot say, all that is neither hidden nor data, weights, logs, Python's own or the
+    bundle itself.
     """
     listed = list_files(PROJECT)
     if listed is None:
@@ -84,6 +85,7 @@ def project_files() -> list[Path]:
             for path in found
             if path.parts[0] not in LEFT_OUT
             and not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+            and not (PROJECT / path).resolve().is_relative_to(bundle.resolve())
             and (PROJECT / path).is_file()
         )
     new = {Path(name) for name in new_files()}

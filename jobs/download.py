@@ -109,6 +109,11 @@ def fetch(
     return facts
 
 
+def discard_partial(target: Path) -> None:
+    """Remove what an earlier call has fetched of a file that came by another way."""
+    _Partial(target).remove()
+
+
 def _receive_all(
     source: Source, address: str, partial: _Partial, pauses: Sequence[float], silence: float
 ) -> None:

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from configs.loader import FOLDER, LoadedRecipe
 from configs.schema import ARCHIVE_NAME
 from jobs import bundle, manifest, repository, wheelhouse
-from jobs.download import UnreachableError, fetch
+from jobs.download import UnreachableError, discard_partial, fetch
 from jobs.errors import NEXT_LINE, RequestError, WorkError
 from jobs.files import write_whole
 from jobs.manifest import Facts, measure
@@ -47,7 +47,7 @@ def stage(
         RequestError: such a bundle cannot be made.
         WorkError: something is missing; what has come is kept.
     """
-    files = bundle.project_files()
+    files = bundle.project_files(folder)
     arguments = _recipe_arguments(loaded, overrides, files)
     wanted = _wanted(loaded)
     offered = _match(brought, wanted)
@@ -55,7 +55,8 @@ def stage(
         with bundle.opened(folder):
             return _fill(folder, wanted, offered, target, files, arguments)
     except OSError as error:
-        raise WorkError(f"{folder}: {error.strerror or error}; what has come is kept") from None
+        where = error.filename or folder
+        raise WorkError(f"{where}: {error.strerror or error}; what has come is kept") from None
 
 
 def _fill(
@@ -225,6 +226,7 @@ def _take(place: Path, source: Source, offered: Path) -> Facts:
         raise WorkError(f"--from {offered}: it {objection}, as {source.name} should")
     if not place.is_file() or measure(place) != facts:
         bundle.copy_whole(offered, place)
+    discard_partial(place)
     return facts
 
 

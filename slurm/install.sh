@@ -190,5 +190,5 @@ code=0
 say ""
 say "next:"
 say "  cd $target && . .venv/bin/activate"
-say "  python launch.py ${arguments[*]@Q}"
+say "  python launch.py$(printf ' %q' "${arguments[@]}")"
 exit "$code"

@@ -228,6 +228,18 @@ def test_a_bundle_gathers_the_weights_of_several_recipes(
         verify(folder)
 
 
+def test_a_file_that_came_by_hand_leaves_nothing_of_its_download(
+    tmp_path: Path, brought: list[Path]
+) -> None:
+    half = tmp_path / "bundle" / "files" / "weights" / "mine.pth.partial"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(WEIGHTS[:3])
+
+    stage(tmp_path / "bundle", brought, *RECIPE)
+
+    assert not half.exists()
+
+
 def test_digits_need_no_archive(tmp_path: Path) -> None:
     stage(tmp_path / "bundle", [], config="quickstart.yaml")
 
@@ -281,10 +293,13 @@ def test_where_git_cannot_say_data_weights_and_logs_stay_here(
     monkeypatch.setattr(bundle, "PROJECT", workplace.project)
     (workplace.project / ".hidden").touch()
 
-    found = {path.as_posix() for path in bundle.project_files()}
+    (workplace.project / "mine" / "wheels").mkdir(parents=True)
+    (workplace.project / "mine" / "wheels" / "a.whl").touch()
+
+    found = {path.as_posix() for path in bundle.project_files(workplace.project / "mine")}
 
     assert {"launch.py", "configs/finetune.yaml", "jobs/cli.py"} <= found
-    assert not [name for name in found if name.startswith(("data", ".", "logs"))]
+    assert not [name for name in found if name.startswith(("data", ".", "logs", "mine"))]
 
 
 def test_the_table_says_what_is_known_and_no_more() -> None:
