@@ -68,7 +68,13 @@ def _fill(
     arguments: Sequence[str],
 ) -> int:
     earlier = manifest.read_files(folder) or {}
-    missing: list[str] = []
+    missing = [
+        _explain_unknown(source)
+        for place, source in wanted.items()
+        if source.address is None and place not in offered and not (folder / place).is_file()
+    ]
+    if missing:  # so that nobody waits for gigabytes first
+        raise WorkError("\nerror: ".join(missing))
     facts: dict[str, Facts] = {}
     for place, source in wanted.items():
         try:
@@ -81,8 +87,8 @@ def _fill(
     if house.missing:
         missing.append(_explain_wheels(folder, target, house))
     if missing:
-        again = "and then the same command again, which keeps what is there"
-        raise WorkError("\nerror: ".join([*missing, f"the bundle is not complete; {again}"]))
+        again = "the bundle is not complete; the same command again keeps what is there"
+        raise WorkError("\nerror: ".join([*missing, again]))
     facts |= {f"{bundle.WHEELS}/{name}": each for name, each in house.facts.items()}
     facts |= _keep_earlier(folder, earlier, facts)
 
@@ -230,24 +236,32 @@ def _take(place: Path, source: Source, offered: Path) -> Facts:
     return facts
 
 
+def _explain_unknown(source: Source) -> str:
+    known = ""
+    if source.name in SOURCES:
+        known = ", for data.md5 is not that of the published archive"
+    return f"{source.name} is missing and its address is not known{known}; {_by_hand(source)}"
+
+
+def _by_hand(source: Source) -> str:
+    return f"give it to this command by --from {shlex.quote(source.name)}"
+
+
 def _fetch(place: Path, source: Source) -> Facts:
-    by_hand = f"give it to this command by --from {shlex.quote(source.name)}"
     if source.address is None:
-        known = ""
-        if source.name in SOURCES:
-            known = ", for data.md5 asks for another one than the published archive"
-        raise WorkError(f"{source.name} is missing and its address is not known{known}; {by_hand}")
+        raise WorkError(_explain_unknown(source))
     print(f"fetching {source.address}", file=sys.stderr, flush=True)
     try:
         return fetch(source, place)
     except UnreachableError as error:
         raise WorkError(
             f"{source.name} is missing, and there is no way to the network ({error}){NEXT_LINE}"
-            f"fetch {source.address} where there is one, and {by_hand}"
+            f"fetch {source.address} where there is one, and {_by_hand(source)}"
         ) from None
     except WorkError as error:
         raise WorkError(
-            f"{source.name} is missing: {error}{NEXT_LINE}or fetch it by other means, and {by_hand}"
+            f"{source.name} is missing: {error}{NEXT_LINE}"
+            f"or fetch it by other means, and {_by_hand(source)}"
         ) from None
 
 

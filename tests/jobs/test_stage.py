@@ -165,10 +165,25 @@ def test_without_a_network_it_says_all_that_is_missing_and_keeps_the_rest(
     assert f"--from {ARCHIVE_NAME}" in told
     assert "resnet50_8xb32_in1k_20210831-ea4938fc.pth is missing" in told
     assert "1 wheel for Python 3.11 on manylinux_2_28_x86_64 missing: one==1.0" in told
-    assert told.endswith("the same command again, which keeps what is there")
+    assert told.endswith("the same command again keeps what is there")
 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     stage(tmp_path / "bundle", brought, *RECIPE)
+
+
+def test_what_only_a_person_has_is_asked_for_before_anything_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+
+    with pytest.raises(WorkError) as caught:
+        stage(tmp_path / "bundle", [], *RECIPE)
+
+    assert str(caught.value).splitlines() == [
+        f"{ARCHIVE_NAME} is missing and its address is not known, for data.md5 is not that of the "
+        f"published archive; give it to this command by --from {ARCHIVE_NAME}",
+        "error: mine.pth is missing and its address is not known; "
+        "give it to this command by --from mine.pth",
+    ]
+    assert [path.name for path in (tmp_path / "bundle").iterdir()] == [".stage.lock"]
 
 
 def test_what_is_published_is_fetched_and_what_was_damaged_fetched_again(
