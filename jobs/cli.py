@@ -48,6 +48,8 @@ def _run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.command in (None, "doctor"):
         return _with_recipe(parser, options, arguments)
+    if options.command == "stage":
+        return _stage(parser, options)
     about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep", "watch")
     if any(getattr(options, name) for name in about_a_new_run):
         parser.error(f"{options.command} is about runs that exist; it takes no recipe")
@@ -116,6 +118,24 @@ def _with_recipe(
     from jobs import doctor
 
     return doctor.examine(_load(options.config, options.set), on_node=options.on_node)
+
+
+def _stage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if any(getattr(options, name) for name in ("name", "engine", "dry_run", "sweep", "watch")):
+        parser.error("stage makes a bundle and starts nothing; see stage --help")
+    if options.verify is not None:
+        from jobs import manifest
+
+        return manifest.verify(Path(options.verify))
+    from jobs import stage, wheelhouse
+
+    return stage.stage(
+        Path(options.to),
+        _load(options.config, options.set),
+        options.set,
+        wheelhouse.parse_target(options.python, options.platform, options.torch),
+        [Path(each) for each in options.brought],
+    )
 
 
 def _launch(options: argparse.Namespace, arguments: list[str]) -> int:

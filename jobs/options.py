@@ -30,7 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="launch.py",
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run] [--watch]\n"
         "                 [--sweep K=V1,V2,...]...\n"
-        "       launch.py {doctor,status,watch,logs,cancel,resume,report,tensorboard,completion}\n"
+        "       launch.py {doctor,stage,status,watch,logs,cancel,resume,report,tensorboard,\n"
+        "                  completion}\n"
         "                 [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
@@ -83,6 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--on-node", action="store_true", help="also start a short job that looks at the nodes"
     )
+
+    _add_stage(commands)
 
     status = _add(commands, "status", "one line a run", "status finetune --watch")
     status.add_argument(
@@ -204,6 +207,47 @@ def _add(
         allow_abbrev=False,
     )
     return parser
+
+
+def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    stage = _add(
+        commands,
+        "stage",
+        "one folder with all that a cluster without internet needs, made where there is internet",
+        "stage --to bundle --config finetune.yaml",
+    )
+    which = stage.add_mutually_exclusive_group(required=True)
+    which.add_argument("--to", metavar="DIR", help="the folder to make, or to go on with")
+    which.add_argument("--verify", metavar="DIR", help="look at every file of a folder made so")
+    stage.add_argument(
+        "--config", metavar="C", default="finetune.yaml", help="recipe; finetune.yaml if left out"
+    )
+    stage.add_argument(
+        "--set", metavar="K=V", action="append", default=[], help="override a key of the recipe"
+    )
+    stage.add_argument(
+        "--python", metavar="X.Y", default="3.11", help="of the cluster; 3.11 if left out"
+    )
+    stage.add_argument(
+        "--platform",
+        metavar="TAG",
+        default="manylinux_2_28_x86_64",
+        help="of the cluster, as wheels name it; manylinux_2_28_x86_64 if left out",
+    )
+    stage.add_argument(
+        "--torch",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="cuda, if left out: the build of requirements.lock; cpu: a smaller one without GPUs",
+    )
+    stage.add_argument(
+        "--from",
+        metavar="FILE",
+        action="append",
+        default=[],
+        dest="brought",
+        help="take this file instead of fetching it, told by its name or its content",
+    )
 
 
 def _line_count(text: str) -> int | None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from configs import load_recipe
 from jobs.options import make_parser
 from tests.conftest import PROJECT
@@ -65,3 +67,16 @@ def test_the_commands_of_the_data_page_are_understood() -> None:
         recipes.append(load_recipe(options.config, options.set).recipe)
 
     assert [recipe.model.num_classes for recipe in recipes] == [100, 3]
+
+
+@pytest.mark.parametrize("page", ["commands.md", "offline.md"])
+def test_every_command_is_understood(page: str) -> None:
+    text = (PROJECT / "docs" / page).read_text().replace("\\\n", " ")
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))
+    commands = re.findall(r"python launch\.py ((?:[\w.=/,\[\]-]+ *)+)", blocks)
+
+    assert commands
+    for command in commands:
+        options = make_parser().parse_args(shlex.split(command))
+        if options.config:
+            load_recipe(options.config, options.set)

@@ -29,6 +29,7 @@ TYPED = {
     "launch.py --set optimizer.nesterov=t": "launch.py --set optimizer.nesterov=true ",
     "launch.py --sweep model.stem=cifar,i": "launch.py --sweep model.stem=cifar,imagenet ",
     "launch.py --engine=sl": "launch.py --engine=slurm ",
+    "launch.py stage --torch cp": "launch.py stage --torch cpu ",
     "launch.py status fine": "launch.py status finetune",
     "launch.py status 20260102": "launch.py status 20260102-000000-bbbb ",
     "launch.py cancel finetune/20260102": "launch.py cancel finetune/20260102-000000-bbbb ",
@@ -40,7 +41,7 @@ TYPED = {
     "launch.py cancel finetune --h": "launch.py cancel finetune --help ",
     "launch.py resume x --set data.root=con": "launch.py resume x --set data.root=configs/",
     "laun": "launch.py ",
-    "./launch.py sta": "./launch.py status ",
+    "./launch.py stat": "./launch.py status ",
 }
 
 
