@@ -32,7 +32,7 @@ def export(text: str, root: Path, layout: str, out: str, *, best: bool) -> int:
         try:
             code = program.wait()
         except KeyboardInterrupt:
-            program.send_signal(signal.SIGINT)
+            program.terminate()
             program.wait()
             raise
     if code < 0:

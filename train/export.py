@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def main() -> int:
     parser.add_argument("--best", action="store_true", help="the best checkpoint, not the newest")
     parser.add_argument("out", type=Path, metavar="OUT", help="the file to write")
     args = parser.parse_args()
+    # What is half written is removed then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_target(args.out, args.layout)
         # Only now: importing torch takes seconds.
