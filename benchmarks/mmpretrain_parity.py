@@ -39,7 +39,7 @@ from train.prediction import read_model
 from train.weights import load_weights
 
 PACKAGES = ("torch", "torchvision", "pillow", "mmpretrain", "mmengine", "mmcv-lite")
-INSTALL = """mmpretrain is not installed here; in an environment of its own, beside this project's packages:
+INSTALL = """mmpretrain cannot be imported here. In an environment of its own:
   pip install --no-deps mmpretrain==1.2.0 mmengine==0.10.7 mmcv-lite==2.2.0
   pip install einops addict yapf termcolor opencv-python-headless mat4py model-index \\
     'importlib-metadata<9'"""
@@ -220,7 +220,9 @@ def main() -> int:
     console = Console()
     console.print(table)
     reports = [line for row in found for line in row["reported_by_loader"]]
-    console.print(f"mmpretrain's loader reports: {reports or 'nothing missing, nothing unexpected'}")
+    console.print(
+        f"mmpretrain's loader reports: {reports or 'nothing missing, nothing unexpected'}"
+    )
     console.print(
         f"back: {back['equal_entries']} of {back['entries']} entries equal; {back['account']}"
     )

@@ -15,10 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from configs.schema import Data, Model
+from train.containers import Checkpoint
 from train.errors import RequestError
+from train.layouts import OURS
 
 KEY = "slurm_finetune"
-OF_A_RUN = {"model", "optimizer", "step"}
 NEEDED = {
     "classes": "the names of its classes: --classes a,b,c in the order of its outputs",
     "resolution": "the side in pixels that it was trained at: --resolution 224, say",
@@ -90,7 +91,7 @@ def as_strings(facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def from_strings(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+def from_strings(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The facts in safetensors' metadata.
 
     Raises:
@@ -102,26 +103,25 @@ def from_strings(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
             try:
                 found[key] = json.loads(found[key])
             except (ValueError, RecursionError):
-                raise RequestError(f"{path}: its metadata {key!r} is no JSON") from None
+                raise RequestError(f"its metadata {key!r} is no JSON") from None
     return found
 
 
-def in_file(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+def in_file(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     """What a checkpoint file itself says of how its model is used.
 
     Of mmcls's and mmpretrain's own files, that is the names of the classes.
 
     Args:
-        content: the dictionary in it.
-        metadata: of safetensors, else empty.
-        path: of the file; a run's checkpoint has the run directory above it.
+        checkpoint: its content.
+        path: where it is; a run's checkpoint has the run directory above it.
 
     Raises:
-        RequestError: the metadata are damaged.
+        RequestError: its metadata are damaged.
     """
-    meta = content.get("meta")
-    if content.keys() >= OF_A_RUN:
-        found = of_a_run(content)
+    meta = checkpoint.content.get("meta")
+    if checkpoint.content.keys() >= OURS:
+        found = of_a_run(checkpoint.content)
         found["classes"] = found["classes"] or classes_in_results(path.absolute().parents[1])
     elif isinstance(meta, Mapping):
         about_data = meta.get("dataset_meta")
@@ -130,33 +130,33 @@ def in_file(content: Mapping[Any, Any], metadata: Mapping[str, str], path: Path)
         found = {"classes": classes or meta.get("CLASSES")}
         found |= own if isinstance(own, Mapping) else {}
     else:
-        found = from_strings(metadata, path)
+        found = from_strings(checkpoint.metadata)
     known = ("classes", "stem", "resolution", "mean", "std")
     return {key: found[key] for key in known if found.get(key) is not None}
 
 
-def usage(said: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> Usage:
-    """How the model in the file `path` is used, from what it says itself and what is `given`.
+def usage(said: Mapping[str, Any], given: Mapping[str, Any]) -> Usage:
+    """How the model in a file is used, from what this says itself and what is `given`.
 
     Raises:
         RequestError: something is in neither or in both, or cannot be.
     """
     for key in given:
         if key in said:
-            raise RequestError(f"--{key} is for a file that does not say it; {path} does")
+            raise RequestError(f"it says its {key} itself: leave --{key} out")
     found = {**said, **given}
     for key, remedy in NEEDED.items():
         if key not in found:
-            raise RequestError(f"{path} does not say {remedy}")
+            raise RequestError(f"it does not say {remedy}")
     classes = list(found["classes"]) if isinstance(found["classes"], list | tuple) else []
     if not all(isinstance(name, str) and name for name in classes):
-        raise RequestError(f"{path}: its classes are no list of names")
+        raise RequestError("its classes are no list of names")
     try:
         data = Data(**{key: found[key] for key in ("resolution", "mean", "std") if key in found})
         model = Model(num_classes=len(classes), stem=found["stem"])
     except ValidationError as error:
         first = error.errors()[0]
         key = "classes" if first["loc"][0] == "num_classes" else str(first["loc"][0])
-        place = f"--{key}" if key in given else f"{path}: its {key}"
+        place = f"--{key}" if key in given else f"its {key}"
         raise RequestError(f"{place}: {first['msg']}") from None
     return Usage(classes, data, model)

@@ -25,13 +25,15 @@ from PIL import Image
 from torch import nn
 
 from train import facts
+from train.containers import read_checkpoint
 from train.distributed import set_threads
 from train.errors import RequestError
 from train.facts import Usage
 from train.images import to_input
+from train.layouts import Network, find_network
 from train.model import build_model
 from train.photos import Report, find_images, read_photo
-from train.weights import load_weights, read_checkpoint
+from train.weights import broken_promise, reconcile
 
 BATCH = 64
 Item = TypeVar("Item")
@@ -92,12 +94,27 @@ def read_model(path: Path, given: Mapping[str, Any]) -> Predictor:
         RequestError: it cannot be read, does not fit, or something is not known.
     """
     checkpoint = read_checkpoint(path)
-    usage = facts.usage(facts.in_file(checkpoint, {}, path), given, path)
-    model = build_model(usage.model, seed=0)
-    account = load_weights(model, path)
-    if "fc.weight" in account.reinitialised:
-        raise RequestError(f"{path}: {account.reinitialised['fc.weight']}")
+    if problem := broken_promise(path, checkpoint):
+        raise RequestError(problem)
+    try:
+        network = find_network(checkpoint)
+        said = {"stem": stem_of(network)} | facts.in_file(checkpoint, path)
+        usage = facts.usage(said, given)
+        model = build_model(usage.model, seed=0)
+        account, accepted = reconcile(network, checkpoint, model.state_dict())
+        if "fc.bias" in account.reinitialised:
+            outputs = len(network.entries.get("fc.bias", ()))
+            raise RequestError(f"it has {outputs} outputs, but {len(usage.classes)} classes")
+    except RequestError as error:
+        raise RequestError(f"{path} cannot be used: {error}") from None
+    model.load_state_dict(accepted, strict=False)
     return Predictor(model, usage, local_devices())
+
+
+def stem_of(network: Network) -> str:
+    """The stem of a network, by the size of its first convolution."""
+    first = network.entries.get("conv1.weight")
+    return "cifar" if first is not None and first.shape[-1] == 3 else "imagenet"
 
 
 def local_devices() -> list[torch.device]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
+import json
 import shlex
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from configs.checksum import promised_sha256
 from configs.schema import Data, Model
 from train import checkpoint, facts
 from train.checkpoint import Manifest
@@ -22,9 +23,6 @@ from train.errors import RequestError
 from train.files import whole_file
 from train.model import build_model
 from train.state import weights_sha256
-
-# The first digits of a file's SHA-256 end its name, as PyTorch's hub and MMClassification write it.
-PROMISE = re.compile(r"-([0-9a-f]{8,64})$")
 
 # What mmpretrain builds the network from, and how it prepares images as our evaluation does.
 MMPRETRAIN_CONFIG = """\
@@ -143,10 +141,20 @@ def serialise(layout: str, entries: Mapping[str, Tensor], known: Mapping[str, An
         known: the facts.
     """
     if layout == "safetensors":
-        return save(dict(entries), {"format": "pt"} | facts.as_strings(known))
+        return in_order(save(dict(entries), {"format": "pt"} | facts.as_strings(known)))
     buffer = io.BytesIO()
     torch.save(as_mmcls(entries, known) if layout == "mmcls" else OrderedDict(entries), buffer)
     return buffer.getvalue()
+
+
+def in_order(packed: bytes) -> bytes:
+    """The bytes of a safetensors file with its metadata sorted, which the library shuffles."""
+    end = 8 + int.from_bytes(packed[:8], "little")
+    header = json.loads(packed[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + packed[end:]
 
 
 def as_mmcls(entries: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,15 +188,15 @@ def mmpretrain_config(known: Mapping[str, Any], entries: Mapping[str, Tensor]) -
 
 
 def keep_promise(out: Path, sha256: str) -> None:
-    """Refuse a name that ends in digits of another SHA-256; a date is digits alone.
+    """Refuse a name that ends in digits of another SHA-256, as the loaders do.
 
     Raises:
         RequestError: it does.
     """
-    match = PROMISE.search(out.stem)
-    if match and not match[1].isdecimal() and not sha256.startswith(match[1]):
+    promised = promised_sha256(out.name)
+    if promised and not sha256.startswith(promised):
         raise RequestError(
-            f"{out}: its name promises a SHA-256 that begins with {match[1]}, but the file's would "
+            f"{out}: its name promises a SHA-256 that begins with {promised}, but the file's would "
             f"begin with {sha256[:8]}: readers would refuse it, so name it otherwise"
         )
 
