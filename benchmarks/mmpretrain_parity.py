@@ -33,6 +33,7 @@ from configs.continuation import shaping
 from configs.schema import Data, Model, Recipe
 from train import checkpoint, facts, writers
 from train.dataset import load_dataset
+from train.errors import RequestError
 from train.model import build_model
 from train.photos import read_photo
 from train.prediction import read_model
@@ -177,7 +178,10 @@ def train_theirs(folder: Path, images: Path) -> dict[str, Any]:
         for name, value in runner.model.state_dict().items()
     }
     ours = build_model(Model(num_classes=2), seed=0)
-    account = load_weights(ours, folder / "epoch_1.pth")
+    try:
+        account = load_weights(ours, folder / "epoch_1.pth")
+    except RequestError as error:
+        return {"entries": len(theirs), "equal_entries": 0, "account": f"refused: {error}"}
     equal = [name for name, value in ours.state_dict().items() if torch.equal(value, theirs[name])]
     return {"entries": len(theirs), "equal_entries": len(equal), "account": account.summary()}
 
