@@ -71,7 +71,7 @@ def test_a_refusal_keeps_its_words_and_its_exit_code(site: Workplace) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing", "--layout", "mmcls", "m.pth"], "no run in logs is called 'nothing'"),
+        (["nothing", "--layout", "mmcls", "m.pth"], "is called 'nothing'; see: python launch.py status"),
         (["2026", "--layout", "mmcls", "m.pth"], "is part of 2 runs"),
         (["aaaa", "m.pth"], "the following arguments are required: --layout"),
         (["aaaa", "--layout", "timm", "m.pth"], "invalid choice: 'timm'"),
