@@ -14,6 +14,7 @@ import contextlib
 import csv
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -149,4 +150,6 @@ def target(output: Path | None) -> Iterator[BinaryIO]:
 
 
 if __name__ == "__main__":
+    # What is half written is removed then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

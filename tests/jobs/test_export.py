@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from jobs.options import make_parser
 from tests.conftest import PROJECT
 from tests.jobs.past_runs import write_run
 from tests.jobs.workplace import Workplace, eventually
 from tests.train.made_runs import make_run
+from train.export import LAYOUTS
 
 # Says what it was asked for; with the layout mmcls it fails, with torchvision it goes on for long.
 PROGRAM = """
@@ -71,7 +73,10 @@ def test_a_refusal_keeps_its_words_and_its_exit_code(site: Workplace) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing", "--layout", "mmcls", "m.pth"], "is called 'nothing'; see: python launch.py status"),
+        (
+            ["nothing", "--layout", "mmcls", "m.pth"],
+            "is called 'nothing'; see: python launch.py status",
+        ),
         (["2026", "--layout", "mmcls", "m.pth"], "is part of 2 runs"),
         (["aaaa", "m.pth"], "the following arguments are required: --layout"),
         (["aaaa", "--layout", "timm", "m.pth"], "invalid choice: 'timm'"),
@@ -85,6 +90,13 @@ def test_a_wrong_request_is_refused_without_the_program(
 
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_the_program_is_one_of_the_commands(layout: str) -> None:
+    options = make_parser().parse_args(["export", "x", "--layout", layout, "m.pth"])
+
+    assert options.layout == layout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
