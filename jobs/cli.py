@@ -92,6 +92,12 @@ def _do(options: argparse.Namespace) -> int:
             from jobs import report
 
             code = report.show(options.runs, _root(), options.format, options.output)
+        case "export":
+            from jobs import export
+
+            code = export.export(
+                options.run, _root(), options.layout, options.out, best=options.best
+            )
         case "completion":
             from jobs import completion
 

@@ -81,7 +81,7 @@ def complete(words: list[str]) -> list[str]:
     *before, current = words
     parser = make_parser()
     waiting: argparse.Action | None = None
-    has_run = False
+    given = 0
     for word in before:
         if waiting is not None:
             waiting = None
@@ -91,7 +91,7 @@ def complete(words: list[str]) -> list[str]:
         elif word in _commands(parser):
             parser = _commands(parser)[word]
         else:
-            has_run = True
+            given += 1
     if waiting is not None:
         return _values(waiting, current)
     option, equals, value = current.partition("=")
@@ -99,11 +99,12 @@ def complete(words: list[str]) -> list[str]:
         found = _values(parser._option_string_actions[option], value)
         return [f"{option}={each}" for each in found]
     commands = _commands(parser)
-    positional = next(iter(parser._get_positional_actions()), None)
+    positionals = parser._get_positional_actions()
+    positional = positionals[min(given, len(positionals) - 1)] if positionals else None
     if commands and not before:
         options = parser._option_string_actions if current else ["--config"]
         return _starting([*commands, *options], current)
-    is_full = commands or (has_run and positional and positional.nargs != "*")
+    is_full = commands or (given >= len(positionals) and positional and positional.nargs != "*")
     if current.startswith("-") or is_full or positional is None:
         return _starting(parser._option_string_actions, current or "--")
     return _values(positional, current)

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python launch.py resume finetune --set cluster.time_limit=08:00:00
   python launch.py report --output report.html
   python launch.py tensorboard
+  python launch.py export finetune --layout mmcls resnet50.pth
 
 exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted
 """
@@ -31,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage="launch.py --config C [--set K=V]... [--name N] [--engine E] [--dry-run] [--watch]\n"
         "                 [--sweep K=V1,V2,...]...\n"
         "       launch.py {doctor,stage,status,watch,logs,cancel,resume,report,tensorboard,\n"
-        "                  completion}\n"
+        "                  export,completion}\n"
         "                 [--help] ...",
         description="Fine-tune ResNet-50 on a Slurm cluster or on this machine.",
         epilog=EXAMPLES,
@@ -181,6 +182,25 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end the one that serves these runs; all of yours on this machine if left out",
     )
+
+    export = _add(
+        commands,
+        "export",
+        "a run's model as a file that other programs read",
+        "export finetune --layout safetensors resnet50.safetensors",
+    )
+    export.add_argument("run", metavar="RUN", help="a run's directory, its name or a unique part")
+    export.add_argument(
+        "--layout",
+        choices=("mmcls", "torchvision", "safetensors"),
+        required=True,
+        help="mmcls: for MMClassification and mmpretrain; torchvision: the bare tensors; "
+        "safetensors: with class names, preprocessing and scores",
+    )
+    export.add_argument(
+        "--best", action="store_true", help="the checkpoint with the best score, not the newest"
+    )
+    export.add_argument("out", metavar="OUT", help="the file to write, which must not be there yet")
 
     completion = _add(
         commands,

@@ -40,3 +40,19 @@ def test_status_asks_slurm_once_and_opens_few_files(tmp_path: Path) -> None:
         "attempts.jsonl": 4,
         "metrics.jsonl": 4,
     }
+
+
+def test_parity_says_how_to_install_what_it_compares_with(tmp_path: Path) -> None:
+    (tmp_path / "mmpretrain.py").write_text("raise ImportError('not here')")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.mmpretrain_parity"],
+        cwd=PROJECT,
+        env=clean_environment() | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install --no-deps mmpretrain==1.2.0 mmengine==0.10.7" in done.stderr
+    assert done.stderr.endswith("(not here)\n")

@@ -14,6 +14,7 @@ import pytest
 from configs import load_recipe
 from jobs.options import make_parser
 from tests.conftest import PROJECT
+from train import predict
 
 
 def test_table_of_keys_is_the_schemas() -> None:
@@ -80,3 +81,13 @@ def test_every_command_is_understood(page: str) -> None:
         options = make_parser().parse_args(shlex.split(command))
         if options.config:
             load_recipe(options.config, options.set)
+
+
+def test_commands_that_take_a_model_out_are_understood() -> None:
+    text = (PROJECT / "docs" / "export.md").read_text().replace("\\\n", " ")
+    found = re.findall(r"^python (launch\.py|-m train\.predict) (.*)$", text, flags=re.MULTILINE)
+
+    assert len(found) >= 7
+    for program, arguments in found:
+        parser = make_parser() if program == "launch.py" else predict.make_parser()
+        parser.parse_args(shlex.split(arguments))

@@ -13,6 +13,7 @@ from configs import load_recipe
 from configs.explain import KEYS
 from jobs.options import make_parser
 from tests.conftest import PROJECT
+from train import predict
 
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
@@ -65,6 +66,8 @@ def test_every_command_is_understood(command: str) -> None:
                 load_recipe(options.config, options.set)
         case ["python", "-m", "train.weights", _]:
             assert (PROJECT / "train" / "weights.py").is_file()
+        case ["python", "-m", "train.predict", *arguments]:
+            predict.make_parser().parse_args(arguments)
         case ["make", *targets]:
             known = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE)
             assert targets

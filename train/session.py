@@ -87,7 +87,12 @@ def save(session: Session) -> None:
     if session.saved_step == session.state.step:
         return
     with phase(session, "checkpoint"):
-        snapshot = session.state.state_dict(session.ranks) | {"recipe": shaping(session.recipe)}
+        snapshot = session.state.state_dict(session.ranks) | {
+            "recipe": shaping(session.recipe),
+            # What whoever uses the model needs to know, wherever the file has gone by then.
+            "epoch": session.epoch,
+            "classes": session.dataset.classes,
+        }
         if session.saver:
             if session.saver.is_busy and not session.state.is_best:
                 session.journal.say(

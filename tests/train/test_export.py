@@ -1,0 +1,341 @@
+"""Exports: bit-identical when read back, in every layout, and nothing half made or overwritten."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torchvision.models import resnet50
+
+from configs.schema import Recipe
+from tests.conftest import PROJECT
+from tests.train.conftest import ONE_THREAD
+from tests.train.made_runs import CLASSES, add_checkpoint, make_entries, make_recipe, make_run
+from tests.train.runs import changed, results
+from train import export, writers
+from train.errors import RequestError
+from train.model import build_model
+from train.prediction import read_model
+from train.state import weights_sha256
+from train.weights import load_weights
+
+LAYOUTS = {"mmcls": "model.pth", "torchvision": "model.pth", "safetensors": "model.safetensors"}
+STEMS = ("imagenet", "cifar")
+
+
+@pytest.fixture(scope="module", params=STEMS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, of each stem."""
+    return make_run(tmp_path_factory.mktemp("logs"), request.param)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("logs"))
+
+
+def write(run_dir: Path, layout: str, folder: Path, *, best: bool = False) -> tuple[Path, str]:
+    out = folder / LAYOUTS[layout]
+    return out, writers.export(run_dir, layout, out, best=best)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_all_320_entries_come_back_bit_for_bit(made: Path, layout: str, tmp_path: Path) -> None:
+    out, _ = write(made, layout, tmp_path)
+    stem = "cifar" if made.name.endswith("cifa") else "imagenet"
+    recipe = make_recipe(stem)
+    model = build_model(recipe.model, seed=0)
+    account = load_weights(model, out)
+
+    assert (len(account.loaded), account.reinitialised) == (320, {})
+    written = make_entries(recipe, seed=30)
+    read = model.state_dict()
+    assert read.keys() == written.keys()
+    for name, value in read.items():
+        assert value.dtype == written[name].dtype
+        assert value.numpy().tobytes() == written[name].contiguous().numpy().tobytes()
+    assert weights_sha256(model) == results(made)["weights_sha256"]
+
+
+def test_mmcls_file_has_the_names_and_meta_of_both_generations(run: Path, tmp_path: Path) -> None:
+    out, _ = write(run, "mmcls", tmp_path)
+    content = torch.load(out, weights_only=True)
+
+    assert list(content) == ["meta", "state_dict"]
+    assert {name.partition(".")[0] for name in content["state_dict"]} == {"backbone", "head"}
+    assert "head.fc.weight" in content["state_dict"]
+    meta = content["meta"]
+    assert (meta["epoch"], meta["iter"]) == (3, 30)
+    assert meta["CLASSES"] == meta["dataset_meta"]["classes"] == CLASSES
+    config = {
+        statement.targets[0].id: statement.value  # type: ignore[attr-defined, union-attr]
+        for statement in ast.parse(meta["cfg"]).body
+    }
+    assert {"model", "data_preprocessor", "test_pipeline", "test_dataloader"} == config.keys()
+    assert "mean=[120.0, 110.5, 100.0]" in meta["cfg"]
+    assert "type='ResNet'," in meta["cfg"]
+
+
+def test_other_stem_is_mmpretrains_network_for_cifar() -> None:
+    known = {"stem": "cifar", "mean": [1.0] * 3, "std": [2.0] * 3, "resolution": 32}
+
+    assert "'ResNet_CIFAR'" in writers.mmpretrain_config(known, {"fc.bias": torch.zeros(3)})
+    assert "topk=(1, 3)" in writers.mmpretrain_config(known, {"fc.bias": torch.zeros(3)})
+
+
+def test_torchvision_loads_its_layout_by_itself(run: Path, tmp_path: Path) -> None:
+    content = torch.load(write(run, "torchvision", tmp_path)[0], weights_only=True)
+
+    assert type(content) is OrderedDict
+    assert all(value.is_contiguous() for value in content.values())
+    resnet50(weights=None, num_classes=10).load_state_dict(content, strict=True)
+
+
+def test_safetensors_say_what_a_user_needs_and_where_they_come_from(
+    run: Path, tmp_path: Path
+) -> None:
+    out, _ = write(run, "safetensors", tmp_path)
+    with safe_open(out, framework="pt") as file:
+        metadata = file.metadata()
+
+    assert metadata == {
+        "format": "pt",
+        "classes": json.dumps(CLASSES),
+        "resolution": "32",
+        "mean": "[120.0, 110.5, 100.0]",
+        "std": "[51.5865, 50.847, 51.255]",
+        "stem": "imagenet",
+        "step": "30",
+        "epoch": "3",
+        "accuracy_top-1": "97.23",
+        "accuracy_top-5": "99.0",
+        "weights_sha256": results(run)["weights_sha256"],
+        "run": "finetune/20260101-000000-imag",
+        "commit": "0123abcd",
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_printed_is_true_and_equal_models_give_equal_files(
+    run: Path, layout: str, tmp_path: Path
+) -> None:
+    out, told = write(run, layout, tmp_path)
+    content = out.read_bytes()
+    out.unlink()
+    write(run, layout, tmp_path)
+
+    assert out.read_bytes() == content
+    lines = told.splitlines()
+    assert lines[0] == f"wrote {out} ({len(content):,} bytes, {layout} layout)"
+    assert lines[1:3] == [
+        "  run      finetune/20260101-000000-imag, step 30 (epoch 3): the final model",
+        "  scores   top-1 97.23 %, top-5 99.00 %",
+    ]
+    assert lines[3] == f"  SHA-256  {hashlib.sha256(content).hexdigest()} of the file"
+    assert lines[4].split()[0] == results(run)["weights_sha256"]
+    bare = (
+        " --classes 'kind a,kind b,kind c,kind d,kind e,kind f,kind g,kind h,kind i,kind j'"
+        " --resolution 32 --mean 120.0,110.5,100.0"
+    )
+    command = f"  python -m train.predict --checkpoint {out}"
+    options = bare if layout == "torchvision" else ""
+    assert lines[5:] == [f"{command}{options} IMAGES_OR_FOLDER"]
+
+
+def test_name_that_promises_the_right_sha256_is_taken_and_another_refused(
+    run: Path, tmp_path: Path
+) -> None:
+    out, _ = write(run, "mmcls", tmp_path)
+    digits = hashlib.sha256(out.read_bytes()).hexdigest()[:8]
+    good, bad = tmp_path / f"model-{digits}.pth", tmp_path / "model-0bad0bad.pth"
+
+    with pytest.raises(RequestError, match="promises a SHA-256 that begins with 0bad0bad"):
+        writers.export(run, "mmcls", bad, best=False)
+    writers.export(run, "mmcls", good, best=False)
+
+    assert sorted(tmp_path.iterdir()) == sorted([out, good])
+    assert read_model(good, {}).usage.classes == CLASSES
+
+
+@pytest.fixture(scope="module")
+def going_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two checkpoints, the last of them not evaluated."""
+    run_dir = tmp_path_factory.mktemp("logs") / "finetune" / "20260101-000000-aaaa"
+    add_checkpoint(run_dir, make_recipe(), 10, score=91.0)
+    add_checkpoint(run_dir, make_recipe(), 25)
+    return run_dir
+
+
+@pytest.fixture
+def unfinished(going_on: Path, tmp_path: Path) -> Path:
+    """A copy of it whose files may be replaced."""
+    shutil.copytree(going_on, tmp_path / "run", copy_function=os.link)
+    return tmp_path / "run"
+
+
+def replace(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_unfinished_run_gives_its_newest_or_its_best_and_is_not_touched(
+    unfinished: Path, tmp_path: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")}
+    newest = write(unfinished, "torchvision", tmp_path)[1].splitlines()
+    (tmp_path / "model.pth").unlink()
+    best = write(unfinished, "torchvision", tmp_path, best=True)[1].splitlines()
+
+    assert newest[1].endswith("step 25 (epoch 2): not the end")
+    assert newest[2] == "  scores   not evaluated at this step"
+    assert best[1].endswith("step 10 (epoch 1): the best so far")
+    assert best[2] == "  scores   top-1 91.00 %, top-5 99.00 %"
+    assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == before
+
+
+def test_checkpoint_older_than_its_class_names_has_them_from_the_results(tmp_path: Path) -> None:
+    run_dir = tmp_path / "old"
+    path = add_checkpoint(run_dir, make_recipe(), 10, score=50.0, classes=None)
+    (run_dir / "results.json").write_text(json.dumps({"classes": CLASSES, "steps": 10}))
+
+    assert read_model(path, {}).usage.classes == CLASSES
+    write(run_dir, "safetensors", tmp_path)
+    assert read_model(tmp_path / "model.safetensors", {}).usage.classes == CLASSES
+    (run_dir / "results.json").unlink()
+    out = tmp_path / "unnamed.safetensors"
+    told = writers.export(run_dir, "safetensors", out, best=False)
+    assert "warning: the names of the classes are not known" in told
+    assert "--classes A,B,..." in told
+    assert read_model(out, {"classes": CLASSES}).usage.classes == CLASSES
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    replace(path, bytes(content))
+
+
+def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no complete checkpoint in .* yet"):
+        write(tmp_path, "mmcls", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_that_was_never_evaluated_has_no_best(tmp_path: Path) -> None:
+    add_checkpoint(tmp_path / "run", make_recipe(), 10)
+
+    with pytest.raises(RequestError, match="has been evaluated yet: leave --best out"):
+        write(tmp_path / "run", "mmcls", tmp_path, best=True)
+
+
+def test_damaged_checkpoint_is_refused_and_the_other_is_not(
+    unfinished: Path, tmp_path: Path
+) -> None:
+    spoil(next((unfinished / "checkpoints").glob("step-00000025-*.pt")))
+
+    with pytest.raises(RequestError, match=r"step-00000025-\w+\.pt is damaged: its SHA-256"):
+        write(unfinished, "mmcls", tmp_path)
+    assert not (tmp_path / "model.pth").exists()
+    write(unfinished, "mmcls", tmp_path, best=True)
+
+
+def test_damaged_manifest_does_not_make_an_older_checkpoint_the_newest(
+    unfinished: Path, tmp_path: Path
+) -> None:
+    manifest = unfinished / "checkpoints" / "step-00000025.json"
+    replace(manifest, b"{")
+
+    for best in (False, True):
+        with pytest.raises(RequestError, match=r"step-00000025\.json is damaged, or the state"):
+            write(unfinished, "mmcls", tmp_path, best=best)
+    manifest.unlink()  # as pruning does
+    assert "step 10" in write(unfinished, "mmcls", tmp_path)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "words"),
+    [
+        ("there.pth", "mmcls", "exists and is not overwritten"),
+        ("link.pth", "mmcls", "exists and is not overwritten"),
+        ("folder", "mmcls", "is a folder: name a file in it"),
+        ("nowhere/model.pth", "mmcls", "there is no folder"),
+        ("there.pth/model.pth", "mmcls", "there is no folder"),
+        ("model.safetensors", "torchvision", r"ends in \.pth, not \.safetensors"),
+        ("model.pth", "safetensors", r"ends in \.safetensors"),
+    ],
+)
+def test_what_can_be_seen_to_fail_is_refused_before_anything_is_read(
+    tmp_path: Path, name: str, layout: str, words: str
+) -> None:
+    (tmp_path / "there.pth").write_bytes(b"precious")
+    (tmp_path / "link.pth").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(RequestError, match=words):
+        export.check_target(tmp_path / name, layout)
+    assert (tmp_path / "there.pth").read_bytes() == b"precious"
+
+
+def test_folder_that_one_may_not_write_in_is_refused() -> None:
+    """As an ordinary user, which a process of root becomes for it."""
+    code = (
+        "import os; from pathlib import Path; from train.export import check_target\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "check_target(Path('/model.pth'), 'mmcls')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+
+    assert "RequestError: /model.pth: you may not write in /" in done.stderr
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files fails a write as a full disk does."""
+    import resource
+
+    out = tmp_path / "model.pth"
+    done = subprocess.run(
+        [sys.executable, "-m", "train.export", "--run", run, "--layout", "mmcls", out],
+        cwd=PROJECT,
+        env=os.environ | ONE_THREAD,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {out} cannot be written: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trained_model_leaves_with_the_weights_of_its_results(
+    recipe: Recipe,
+    make_run: Callable[..., Path],
+    attempt: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(changed(recipe, "train", max_steps=1))
+    assert attempt(run_dir)
+    out, told = write(run_dir, "mmcls", tmp_path)
+
+    assert "step 1 (epoch 1): the final model" in told
+    assert "warning" not in told
+    predictor = read_model(out, {})
+    assert predictor.usage.classes == list("0123456789")
+    model = build_model(recipe.model, seed=0)
+    load_weights(model, out)
+    assert weights_sha256(model) == results(run_dir)["weights_sha256"]

@@ -1,0 +1,348 @@
+"""Predictions: evaluation's own logits, exact CSV, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configs.schema import Evaluate, Recipe
+from tests.conftest import PROJECT
+from tests.train.conftest import ONE_THREAD
+from tests.train.made_runs import CLASSES, add_checkpoint, make_recipe, make_run
+from train import predict, writers
+from train.dataset import load_dataset
+from train.distributed import Ranks
+from train.evaluate import evaluate
+from train.images import to_input
+from train.photos import read_photo
+from train.prediction import BATCH, Predictor, ahead, local_devices, read_model
+from train.prediction import predict as predict_images
+from train.stop import StopFlag
+from train.vote import StopVote
+
+CPU = torch.device("cpu")
+COUNT = BATCH + 6
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's checkpoint, taken away from its run."""
+    folder = tmp_path_factory.mktemp("taken")
+    path = add_checkpoint(folder / "run", make_recipe(), 10, score=50.0)
+    shutil.move(path, folder / path.name)
+    shutil.rmtree(folder / "run")
+    return folder / path.name
+
+
+@pytest.fixture(scope="module")
+def predictor(state: Path) -> Predictor:
+    return read_model(state, {})
+
+
+@pytest.fixture(scope="module")
+def digits(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first test images as PNG files, in their order."""
+    folder = tmp_path_factory.mktemp("digits")
+    data = make_recipe().data.model_copy(update={"root": str(digits_root)})
+    for number, image in enumerate(load_dataset(data, CPU).test.images[:COUNT]):
+        Image.fromarray(image.numpy()).save(folder / f"{number:04d}.png")
+    return folder
+
+
+def run(
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    *arguments: object,
+) -> tuple[int, list[list[str]], str]:
+    """`python -m train.predict ARGUMENTS`: exit code, rows, messages."""
+    monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
+    code = predict.main()
+    out, err = capfdbinary.readouterr()
+    return code, list(csv.reader(io.StringIO(out.decode()))), err.decode()
+
+
+def network(predictor: Predictor) -> torch.nn.Module:
+    """Its only replica."""
+    replica, device = predictor._idle.get()
+    predictor._idle.put((replica, device))
+    return replica
+
+
+def test_images_of_the_test_set_get_evaluations_own_predictions(
+    predictor: Predictor, digits: Path, digits_root: Path
+) -> None:
+    """Down to the last bit, in equal batches: from a PNG file and from the data set."""
+    base = make_recipe()
+    data = base.data.model_copy(update={"root": str(digits_root), "test_images": COUNT})
+    recipe = Recipe(data=data, model=base.model, evaluate=Evaluate(batch_size=BATCH))
+    split = load_dataset(data, CPU).test
+    replica = network(predictor)
+    alone = Ranks(0, 0, 1, 1, CPU)
+    vote = StopVote(StopFlag(), alone)
+    scores = evaluate(replica, split, recipe, alone, contextlib.nullcontext(), vote)
+    replica.eval()
+    assert scores is not None
+
+    found = list(predict_images(predictor, [digits], lambda path, why: pytest.fail(why)))
+
+    assert [each.file.name for each in found] == [f"{n:04d}.png" for n in range(COUNT)]
+    assert [each.label for each in found] == [CLASSES[k] for k in scores.predictions.tolist()]
+    assert [each.confidence for each in found] == scores.confidences.tolist()
+    photos = np.stack([read_photo(path) for path in sorted(digits.iterdir())[:BATCH]])
+    with torch.no_grad():
+        logits = replica(to_input(split.images[:BATCH], data))
+    assert torch.equal(predictor.logits(photos), logits)
+
+
+def test_csv_is_exact(
+    state: Path,
+    predictor: Predictor,
+    digits: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = [digits / "0001.png", digits / "0000.png"]
+    code, rows, err = run(capfdbinary, monkeypatch, "--checkpoint", state, *files)
+
+    logits = predictor.logits(np.stack([read_photo(path) for path in files]))
+    confidences, best = logits.softmax(dim=1).max(dim=1)
+    assert code == 0
+    assert rows == [
+        ["file", "class", "confidence"],
+        *(
+            [str(path), CLASSES[index], f"{confidence:.6f}"]
+            for path, index, confidence in zip(
+                files, best.tolist(), confidences.tolist(), strict=True
+            )
+        ),
+    ]
+    assert err.startswith("2 images in ")
+
+
+def test_every_layout_says_the_same(
+    tmp_path: Path,
+    digits: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_dir = make_run(tmp_path, "cifar")
+    bare = ["--classes", ",".join(CLASSES), "--resolution", "32", "--mean", "120,110.5,100"]
+    [state] = (run_dir / "checkpoints").glob("*.pt")
+    told = [run(capfdbinary, monkeypatch, "--checkpoint", state, digits / "0000.png")[1]]
+    for layout, options in (("mmcls", []), ("safetensors", []), ("torchvision", bare)):
+        out = tmp_path / f"{layout}.{'safetensors' if layout == 'safetensors' else 'pth'}"
+        writers.export(run_dir, layout, out, best=False)
+        code, rows, _ = run(
+            capfdbinary, monkeypatch, "--checkpoint", out, *options, digits / "0000.png"
+        )
+        assert code == 0
+        told.append(rows)
+
+    assert told == told[:1] * 4
+
+
+def test_unreadable_images_are_named_and_the_others_done(
+    state: Path,
+    digits: Path,
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strange = tmp_path / os.fsdecode(b'a, "b"\n\xff.png')
+    shutil.copy(digits / "0000.png", strange)
+    (tmp_path / "bad.png").write_text("no image")
+    monkeypatch.setattr(sys, "argv", ["predict", "--checkpoint", str(state), str(tmp_path)])
+
+    assert predict.main() == 1
+
+    out, err = capfdbinary.readouterr()
+    name = os.fsencode(strange).replace(b'"', b'""')
+    assert out.startswith(b'file,class,confidence\n"' + name + b'",kind ')
+    assert out.count(b"kind ") == 1
+    lines = err.decode().splitlines()
+    assert lines[0].startswith(f"{tmp_path}/bad.png: it is no image in one of these formats: ")
+    assert lines[1].endswith(" s; 1 could not be read")
+
+
+def test_output_is_written_whole_and_only_then(
+    state: Path,
+    digits: Path,
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = tmp_path / "found.csv"
+    arguments = ("--checkpoint", state, "--output", target, digits / "0000.png")
+    code, rows, _ = run(capfdbinary, monkeypatch, *arguments)
+
+    assert (code, rows) == (0, [])
+    assert target.read_text().startswith("file,class,confidence\n")
+    assert list(tmp_path.iterdir()) == [target]
+    nowhere = tmp_path / "nowhere" / "found.csv"
+    code, _, err = run(capfdbinary, monkeypatch, *arguments[:3], nowhere, digits / "0000.png")
+    assert code == 1
+    assert err == f"error: {nowhere} cannot be written: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--classes", "a,b"], "it says its classes itself: leave --classes out"),
+        (["--resolution", "64"], "it says its resolution itself: leave --resolution out"),
+    ],
+)
+def test_what_a_file_says_is_not_asked_for(
+    options: list[str],
+    words: str,
+    state: Path,
+    digits: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ("--checkpoint", state, *options, digits / "0000.png")
+    code, rows, err = run(capfdbinary, monkeypatch, *arguments)
+
+    assert (code, rows) == (2, [])
+    assert err == f"error: {state} cannot be used: {words}\n"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bare")
+    writers.export(make_run(folder), "torchvision", folder / "bare.pth", best=False)
+    return folder / "bare.pth"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "does not say the names of its classes: --classes a,b,c in the order"),
+        (["--classes", "a,b"], "does not say the side in pixels that it was trained at"),
+        (["--classes", "a,b", "--resolution", "32"], "it has 10 outputs, but 2 classes"),
+        (["--classes", "a", "--resolution", "32"], "--classes: "),
+        (["--classes", "a,,b", "--resolution", "32"], "its classes are no list of names"),
+        (["--classes", "a,b", "--resolution", "3"], "--resolution: "),
+        (["--classes", "a,b", "--resolution", "32", "--std", "0,1,1"], "--std: "),
+    ],
+)
+def test_what_a_bare_file_does_not_say_must_be_given(
+    options: list[str],
+    words: str,
+    bare: Path,
+    digits: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ("--checkpoint", bare, *options, digits / "0000.png")
+    code, rows, err = run(capfdbinary, monkeypatch, *arguments)
+
+    assert (code, rows) == (2, [])
+    assert err.startswith(f"error: {bare} cannot be used: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_nothing_to_do_and_names_of_nothing_are_refused_before_the_model_is_read(
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    for source, words in (
+        (tmp_path, f"there is no image in {tmp_path}"),
+        (tmp_path / "gone", f"there is no file or folder {tmp_path / 'gone'}"),
+    ):
+        code, rows, err = run(capfdbinary, monkeypatch, "--checkpoint", "nowhere.pth", source)
+
+        assert (code, rows, err) == (2, [], f"error: {words}\n")
+
+
+def test_no_checkpoint_is_one_line(
+    digits: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = run(capfdbinary, monkeypatch, "--checkpoint", "nowhere.pth", digits)
+
+    assert (code, err) == (2, "error: there is no file nowhere.pth\n")
+
+
+def test_several_devices_share_the_batches_and_the_order_stays(
+    predictor: Predictor, digits: Path
+) -> None:
+    replica = network(predictor)
+    both = Predictor(replica, predictor.usage, [CPU, CPU])
+    sources = [digits, digits]
+
+    alone = list(predict_images(predictor, sources, lambda path, why: pytest.fail(why)))
+    shared = list(predict_images(both, sources, lambda path, why: pytest.fail(why)))
+
+    assert len(alone) == 2 * COUNT
+    assert shared == alone
+
+
+def test_no_more_than_a_few_items_are_begun_ahead_of_their_taker() -> None:
+    """So a folder of any size takes the memory of a few batches."""
+    begun: list[int] = []
+
+    def items() -> Any:
+        for number in range(10_000):
+            begun.append(number)
+            yield number
+
+    with ThreadPoolExecutor(3) as threads:
+        taken = ahead(lambda number: 2 * number, items(), threads, depth=10)
+        for expected in range(100):
+            assert next(taken) == 2 * expected
+            assert len(begun) <= expected + 12
+        taken.close()
+
+
+def test_images_are_decoded_while_the_model_is_busy() -> None:
+    started = threading.Event()
+
+    def decode(number: int) -> int:
+        if number == 5:
+            started.set()
+        return number
+
+    with ThreadPoolExecutor(2) as threads:
+        decoded = ahead(decode, range(20), threads, depth=8)
+        assert next(decoded) == 0
+        assert started.wait(10)
+
+
+def test_cpu_has_the_granted_threads_and_one_replica() -> None:
+    if torch.cuda.is_available():
+        assert len(local_devices()) == torch.cuda.device_count()
+    else:
+        assert local_devices() == [CPU]
+
+
+def test_reader_that_goes_away_is_no_error(state: Path, digits: Path) -> None:
+    """`| head -1`, as a shell runs it."""
+    command = f"{sys.executable} -m train.predict --checkpoint {state} {digits} | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=PROJECT,
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
