@@ -99,7 +99,7 @@ find_python() {
       interpreter=$each
       return
     else
-      refusals+=("$each ${told##*$'\n'}")
+      refusals+=("$each ${told%%$'\n'*}")
     fi
   done
   printf '  %s\n' "${refusals[@]}" >&2

@@ -7,6 +7,7 @@ import multiprocessing
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,9 +98,9 @@ def test_a_wrong_beginning_is_fetched_once_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plan", [{"has_ranges": False}, {"tag": None}, {"tag": 'W/"weak"'}])
 def test_without_ranges_or_a_way_to_know_the_file_it_begins_anew(
-    tmp_path: Path, plan: dict[str, object]
+    tmp_path: Path, plan: dict[str, Any]
 ) -> None:
-    behaviour = Behaviour(CONTENT, breaks_after=[50_000], **plan)  # type: ignore[arg-type]
+    behaviour = Behaviour(CONTENT, breaks_after=[50_000], **plan)
 
     with serving(behaviour) as address:
         fetch(known(address), tmp_path / "file.pth", pauses=QUICKLY)
