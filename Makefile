@@ -1,6 +1,6 @@
 # make quickstart   a first result: installs what is locked, trains on digits, prints the outcome
 # make test         everything that must hold: make check, then the suite (Slurm included, where root)
-# make drill        the trainer killed 100 times, then drills on clusters of two releases; an hour
+# make drill        killed 100 times, clusters of two releases, fuzzers, a bundle's whole way; two hours
 # make check        format, lint, types, shell scripts
 # make templates    write slurm/*.sbatch anew, from the renderer of job.sbatch
 # make lock         choose new versions of the dependencies
@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.sbatch \
-  slurm/torchrun.sbatch .ci/run
+  slurm/torchrun.sbatch slurm/install.sh .ci/run
 
 .PHONY: quickstart test drill check templates lock clean
 
@@ -27,6 +27,10 @@ drill: $(VENV)/test-installed
 	$(BIN)/python -m tests.drills.crash_points --moments 100
 	$(BIN)/python -m pytest tests/drills/cluster_drills.py
 	TEST_SLURM_RELEASE=trixie $(BIN)/python -m pytest tests/drills/cluster_drills.py
+	$(BIN)/python -m tests.drills.hundred_starts
+	$(BIN)/python -m tests.drills.fuzz_archives --seconds 300
+	$(BIN)/python -m tests.drills.fuzz_checkpoints --seconds 300
+	$(BIN)/python -m pytest -s tests/drills/offline_round_trip.py
 
 check: $(VENV)/test-installed
 	$(BIN)/ruff format --check

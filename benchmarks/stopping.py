@@ -29,7 +29,8 @@ from rich.table import Table
 
 from benchmarks.record import save
 from configs import dump_recipe
-from configs.schema import ARCHIVE_NAME, Checkpoint, Data, Logging, Recipe, Schedule, Train
+from configs.archives import ARCHIVE_NAME
+from configs.schema import Checkpoint, Data, Logging, Recipe, Schedule, Train
 from train.digits import write_digits
 
 PROJECT = Path(__file__).resolve().parents[1]

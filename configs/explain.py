@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from configs.schema import Recipe, Section
+from configs.schema import Recipe
+from configs.section import Section
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

@@ -1,4 +1,4 @@
-"""The schema of a recipe: every key, its type, default, unit and bounds, in one place.
+"""The schema of a recipe: every key, its type, default, unit and bounds.
 
 A recipe is one `Recipe`. Defaults live here and nowhere else; the files in this folder hold only
 what a recipe changes. Unknown keys, wrong types and values out of range are refused.
@@ -7,72 +7,19 @@ what a recipe changes. Unknown keys, wrong types and values out of range are ref
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
+
+from configs.archives import ARCHIVE_NAME, MOST_CLASSES, PUBLISHED
+from configs.cluster import Cluster
+from configs.section import Section
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-TIME_LIMIT = re.compile(r"^(?:([0-9]+)-)?([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])$")
 
-# The launcher looks whether it is there, the worker reads it.
-ARCHIVE_NAME = "cifar-10-python.tar.gz"
-ARCHIVE_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
-OFFICIAL_BYTES = 170_498_071
-LARGEST_ARCHIVE_BYTES = 2 * 2**30  # packed, and unpacked: 650,000 images
-MOST_CLASSES = 10_000
-
-
-class Published(NamedTuple):
-    """An archive that everybody can get: from where, its sums, its bytes and its classes."""
-
-    url: str
-    md5: str
-    sha256: str
-    num_bytes: int
-    num_classes: int
-
-
-PUBLISHED = {
-    ARCHIVE_NAME: Published(
-        ARCHIVE_URL,
-        OFFICIAL_MD5,
-        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-        OFFICIAL_BYTES,
-        10,
-    ),
-    "cifar-100-python.tar.gz": Published(
-        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-        "eb9058c3a382ffc7106e4002c42a8d85",
-        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-        169_001_437,
-        100,
-    ),
-}
-
-# Beyond this, arithmetic in 64 bits would be at risk, and no run means it.
-WHOLE_NUMBER_LIMIT = 2**32
 LARGEST_BATCH = 65_536  # the archive has 50,000 images to train
 
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
-ScalarOption = str | int | float | bool
-
-
-class Section(BaseModel):
-    """A frozen group of keys; a value of another type is an error, never converted.
-
-    A rule between two keys is a validator of the second one, so that its message has a line.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _whole_numbers_are_of_this_world(cls, value: object) -> object:
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int) and number >= WHOLE_NUMBER_LIMIT:
-                raise ValueError(f"whole numbers must be below {WHOLE_NUMBER_LIMIT:,}")
-        return value
 
 
 class Run(Section):
@@ -103,68 +50,6 @@ class Run(Section):
     def mode(self) -> int:
         """The permission bits of the run's directory."""
         return {"owner": 0o700, "group": 0o750, "everyone": 0o755}[self.readable_by]
-
-
-class Cluster(Section):
-    """Where the run goes and what it asks the cluster for."""
-
-    engine: Literal["auto", "slurm", "local"] = Field(
-        "auto", description="auto takes Slurm when its controller answers, else this machine"
-    )
-    nodes: int = Field(1, ge=1, description="number of nodes")
-    gpus_per_node: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        1,
-        description="GPUs on each node, one worker each; 'all': what this machine has (local only)",
-    )
-    cpu_workers: int = Field(
-        1, ge=1, description="workers on each node where there are no GPUs to count"
-    )
-    cpus_per_gpu: int = Field(4, ge=1, description="CPU cores for each worker")
-    time_limit: str = Field("04:00:00", description="of one attempt, [days-]hours:minutes:seconds")
-    partition: str | None = Field(None, min_length=1, description="Slurm partition")
-    account: str | None = Field(None, min_length=1, description="Slurm account to charge")
-    qos: str | None = Field(None, min_length=1, description="Slurm quality of service")
-    constraint: str | None = Field(None, min_length=1, description="node features to ask for")
-    mem_gb: int | None = Field(
-        None, ge=1, description="memory of a node in GB; null: the partition's default"
-    )
-    array_parallelism: int | None = Field(
-        None, ge=1, description="runs of a sweep that run at the same time; null: no limit"
-    )
-    max_crashes: int = Field(
-        3, ge=1, description="crashes of the run after which it is not started again by itself"
-    )
-    host_suffix: str = Field(
-        "", description="what is appended to a node's name to reach it on the fast network"
-    )
-    interface: str | None = Field(
-        None, min_length=1, description="network interface of NCCL and gloo; null: they choose"
-    )
-    shared: list[str] = Field(
-        [],
-        description="folders that every node sees, where their file system's type does not say so",
-    )
-    setup: list[str] = Field([], description="shell lines run on each job before the workers")
-    env: dict[str, str] = Field({}, description="environment variables set for the workers")
-    sbatch: dict[str, ScalarOption] = Field(
-        {}, description="further sbatch options by their long names, without the dashes"
-    )
-
-    @field_validator("time_limit")
-    @classmethod
-    def _time_limit_is_a_duration(cls, value: str) -> str:
-        match = TIME_LIMIT.fullmatch(value)
-        if not match or not any(int(part or 0) for part in match.groups()):
-            raise ValueError("write it as hours:minutes:seconds, like 04:00:00 or 2-12:00:00")
-        return value
-
-    @property
-    def time_limit_seconds(self) -> int:
-        """The time limit in seconds."""
-        match = TIME_LIMIT.fullmatch(self.time_limit)
-        assert match, "the validator has seen this value"
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 class Data(Section):

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import controller, files, ledger
 from jobs.errors import WorkError
 from jobs.rundir import RunDirectory

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import checkpoints, controller
 from jobs.rundir import RunDirectory
 from jobs.stop import StopRequest

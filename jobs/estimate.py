@@ -50,7 +50,7 @@ def attempt_end(attempt: Attempt, plan: Plan) -> float | None:
     """When the recipe's time limit ends an attempt, in seconds since the epoch."""
     from pydantic import ValidationError
 
-    from configs.schema import Cluster
+    from configs.cluster import Cluster
 
     try:
         limit = Cluster(time_limit=plan.time_limit or "").time_limit_seconds

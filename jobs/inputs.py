@@ -8,8 +8,9 @@ import time
 import zlib
 from pathlib import Path
 
+from configs.archives import LARGEST_ARCHIVE_BYTES, PUBLISHED
 from configs.checksum import promised_sha256
-from configs.schema import LARGEST_ARCHIVE_BYTES, PUBLISHED, Data, Recipe
+from configs.schema import Data, Recipe
 from jobs.finding import Finding, failed, passed, warned
 
 # What one read takes at a time, and how long reading a whole file may take.

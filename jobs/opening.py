@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import (
     budget,
     checkpoints,

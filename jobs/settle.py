@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs import RecipeError, read_resolved
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import (
     again,
     budget,

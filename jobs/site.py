@@ -6,7 +6,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import controller, provenance
 from jobs.deadline import KILL_WAIT_SECONDS
 from jobs.finding import Finding, failed, passed, warned

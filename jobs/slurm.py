@@ -13,7 +13,8 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
-from configs.schema import Cluster, Recipe
+from configs.cluster import Cluster
+from configs.schema import Recipe
 from jobs import controller, deadline, place, told
 from jobs.errors import Problem, RequestError
 from jobs.layout import Layout

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from configs.archives import PUBLISHED
 from configs.checksum import promised_sha256
-from configs.schema import PUBLISHED, Data
+from configs.schema import Data
 from jobs.manifest import Facts
 
 _OPENMMLAB = "https://download.openmmlab.com/mmclassification/v0/resnet"

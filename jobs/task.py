@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import RecipeError, origin, read_resolved
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import (
     ending,
     failure,

@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from configs.schema import Cluster, Recipe, Run
+from configs.cluster import Cluster
+from configs.schema import Recipe, Run
 from jobs import layout, slurm
 from jobs.repository import PROJECT
 from jobs.rundir import RunDirectory

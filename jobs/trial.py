@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Cluster, Recipe
+from configs.cluster import Cluster
+from configs.schema import Recipe
 from jobs import controller, layout, rundir, site
 from jobs.errors import NEXT_LINE
 from jobs.finding import Finding, failed, passed

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import interfaces
 from jobs.place import Place
 from jobs.rendezvous import Meeting

@@ -44,7 +44,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scikit-learn's digits in CIFAR-10's archive layout."""
-    from configs.schema import ARCHIVE_NAME
+    from configs.archives import ARCHIVE_NAME
     from train.digits import write_digits
 
     root = tmp_path_factory.mktemp("digits")

@@ -26,6 +26,7 @@ PLAIN = {"torch.Size", "torch.device"} | {
 STAND_INS = {
     "argparse.Namespace",
     "builtins.getattr",
+    "collections.Counter",
     "datetime.datetime",
     "datetime.timedelta",
     "mmengine.logging.history_buffer.HistoryBuffer",

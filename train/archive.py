@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import LARGEST_ARCHIVE_BYTES, MOST_CLASSES, PUBLISHED
+from configs.archives import LARGEST_ARCHIVE_BYTES, MOST_CLASSES, PUBLISHED
 from train.batchpickles import read_pickle
 from train.errors import RequestError
 from train.files import whole_file

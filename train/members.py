@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 
-from configs.schema import LARGEST_ARCHIVE_BYTES
+from configs.archives import LARGEST_ARCHIVE_BYTES
 from train.errors import RequestError, printable
 
 BLOCK = 512

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import dump_recipe
-from configs.schema import ARCHIVE_NAME, Data, Logging, Recipe, Schedule, Train
+from configs.archives import ARCHIVE_NAME
+from configs.schema import Data, Logging, Recipe, Schedule, Train
 from tests.train.runs import board, results, shown_by_data_server, without_timings
 from train.digits import write_digits
 

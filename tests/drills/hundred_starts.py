@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import ARCHIVE_NAME, Data
+from configs.archives import ARCHIVE_NAME
+from configs.schema import Data
 from tests.train import starts
 from train.archive import Images, write_archive
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import ARCHIVE_NAME
+from configs.archives import ARCHIVE_NAME
 from tests.conftest import PROJECT
 from tests.offline import Cluster, cluster, settings, stage, train
 from tests.train.runs import board, shown_by_data_server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import controller, deadline, lease
 from jobs.deadline import Deadline, Limits
 from jobs.guard import Guard

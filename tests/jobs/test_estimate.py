@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from configs import Recipe, dump_recipe
-from configs.schema import Cluster, Evaluate, Schedule
+from configs.cluster import Cluster
+from configs.schema import Evaluate, Schedule
 from jobs import estimate
 from jobs.estimate import Plan
 from jobs.ledger import Attempt

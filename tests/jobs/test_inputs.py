@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES, PUBLISHED, Data, Model, Recipe
+from configs.archives import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES, PUBLISHED
+from configs.schema import Data, Model, Recipe
 from jobs import inputs, provenance
 from tests.train.archives import bomb
 

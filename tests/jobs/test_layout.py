@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import Cluster, Recipe, Train
+from configs.cluster import Cluster
+from configs.schema import Recipe, Train
 from jobs import layout
 from jobs.errors import RefusedError
 from jobs.layout import Layout

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import ARCHIVE_NAME
+from configs.archives import ARCHIVE_NAME
 from tests.conftest import PROJECT
 from tests.jobs.wheels import make_wheel
 from tests.offline import Cluster, cluster, settings, stage, train

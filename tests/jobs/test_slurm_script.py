@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import Cluster, Recipe, Run
+from configs.cluster import Cluster
+from configs.schema import Recipe, Run
 from jobs import controller, deadline, layout, slurm, trial
 from jobs.rundir import RunDirectory
 

@@ -14,7 +14,8 @@ import pytest
 from filelock import FileLock
 
 from configs import load_recipe
-from configs.schema import ARCHIVE_NAME, OFFICIAL_BYTES, OFFICIAL_MD5, Data
+from configs.archives import ARCHIVE_NAME, OFFICIAL_BYTES, OFFICIAL_MD5
+from configs.schema import Data
 from jobs import bundle, sources, wheelhouse
 from jobs import stage as command
 from jobs.errors import RequestError, WorkError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from jobs import interfaces, place
 from jobs.place import Place
 from jobs.rendezvous import Meeting

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import ARCHIVE_NAME
+from configs.archives import ARCHIVE_NAME
 from tests.train import archives
 from tests.train.archives import BATCH, python2_batch
 from train import archive as archive_module

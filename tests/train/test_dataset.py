@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import ARCHIVE_NAME, Data
+from configs.archives import ARCHIVE_NAME
+from configs.schema import Data
 from train import cache as cache_module
 from train import dataset as dataset_module
 from train.archive import Archive, Images, write_archive

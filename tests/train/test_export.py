@@ -79,10 +79,7 @@ def test_mmcls_file_has_the_names_and_meta_of_both_generations(run: Path, tmp_pa
     meta = content["meta"]
     assert (meta["epoch"], meta["iter"]) == (3, 30)
     assert meta["CLASSES"] == meta["dataset_meta"]["classes"] == CLASSES
-    config = {
-        statement.targets[0].id: statement.value  # type: ignore[attr-defined, union-attr]
-        for statement in ast.parse(meta["cfg"]).body
-    }
+    config = {statement.targets[0].id: statement.value for statement in ast.parse(meta["cfg"]).body}
     assert {"model", "data_preprocessor", "test_pipeline", "test_dataloader"} == config.keys()
     assert "mean=[120.0, 110.5, 100.0]" in meta["cfg"]
     assert "type='ResNet'," in meta["cfg"]

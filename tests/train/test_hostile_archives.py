@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES
+from configs.archives import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES
 from tests.drills import fuzz_archives
 from tests.train import archives
 from tests.train.archives import END, ROWS, bomb, gzipped, member, members

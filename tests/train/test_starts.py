@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import ARCHIVE_NAME, Data
+from configs.archives import ARCHIVE_NAME
+from configs.schema import Data
 from tests.train import starts
 from tests.train.conftest import in_processes
 from train.archive import Images, write_archive
