@@ -23,7 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, and by turns one that waits for the cluster and one that computes.
 
-    So no process is left with a long one at the end, and the cores are busy all the time.
+    So no process is left with a long one at the end, and the cores are busy all the time. Fixtures
+    that are dear have the scope of the session, for no module's tests stay together.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable
     waiting = [item for item in items if item.get_closest_marker("slurm")]

@@ -23,7 +23,7 @@ WHEEL = "packages-1.0-py3-none-any.whl"
 RECIPE = ("data.md5=none", "model.weights=weights/mine.pth")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
     """A bundle of this project, with digits, random weights and one wheel."""
     import torch

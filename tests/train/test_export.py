@@ -35,13 +35,13 @@ LAYOUTS = {"mmcls": "model.pth", "torchvision": "model.pth", "safetensors": "mod
 STEMS = ("imagenet", "cifar")
 
 
-@pytest.fixture(scope="module", params=STEMS)
+@pytest.fixture(scope="session", params=STEMS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, of each stem."""
     return make_run(tmp_path_factory.mktemp("logs"), request.param)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("logs"))
 
@@ -166,7 +166,7 @@ def test_name_that_promises_the_right_sha256_is_taken_and_another_refused(
     assert read_model(good, {}).usage.classes == CLASSES
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def going_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two checkpoints, the last of them not evaluated."""
     run_dir = tmp_path_factory.mktemp("logs") / "finetune" / "20260101-000000-aaaa"

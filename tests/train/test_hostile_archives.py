@@ -68,7 +68,7 @@ def checked(text: str, seconds: float) -> str:
     return text
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def told(workers: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
     """The refusals of all archives of the tables, in one process."""
     folder = tmp_path_factory.mktemp("hostile")

@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 COUNT = BATCH + 6
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's checkpoint, taken away from its run."""
     folder = tmp_path_factory.mktemp("taken")
@@ -48,12 +48,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / path.name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def predictor(state: Path) -> Predictor:
     return read_model(state, {})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first test images as PNG files, in their order."""
     folder = tmp_path_factory.mktemp("digits")
@@ -220,7 +220,7 @@ def test_what_a_file_says_is_not_asked_for(
     assert err == f"error: {state} cannot be used: {words}\n"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
     writers.export(make_run(folder), "torchvision", folder / "bare.pth", best=False)
