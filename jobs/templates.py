@@ -84,7 +84,7 @@ if [ ! -f launch.py ]; then
 fi
 
 # A requeued job finds its configuration and goes on from its newest checkpoint.
-mkdir -p -m 750 "$RUN"        # nobody else may write where jobs take their code from
+(umask 027 && mkdir -p "$RUN")  # others are neither to read it nor to write in it
 if [ ! -e "$RUN/config.yaml" ]; then
     arguments=()
     for override in "${OVERRIDES[@]}"; do arguments+=(--set "$override"); done

@@ -14,13 +14,12 @@ import pytest
 from filelock import FileLock
 
 from configs import load_recipe
-from configs.archives import ARCHIVE_NAME, OFFICIAL_BYTES, OFFICIAL_MD5
-from configs.schema import Data
+from configs.archives import ARCHIVE_NAME
 from jobs import bundle, sources, wheelhouse
 from jobs import stage as command
 from jobs.errors import RequestError, WorkError
-from jobs.manifest import Facts, measure, verify
-from jobs.sources import SOURCES, Source, archive_source, weights_source
+from jobs.manifest import measure, verify
+from jobs.sources import SOURCES, Source
 from jobs.wheelhouse import Target
 from tests.conftest import PROJECT
 from tests.jobs.unsteady_server import Behaviour, serving
@@ -316,34 +315,6 @@ def test_where_git_cannot_say_data_weights_and_logs_stay_here(
 
     assert {"launch.py", "configs/finetune.yaml", "jobs/cli.py"} <= found
     assert not [name for name in found if name.startswith(("data", ".", "logs", "mine"))]
-
-
-def test_the_table_says_what_is_known_and_no_more() -> None:
-    for source in SOURCES.values():
-        assert source.address
-        assert source.address.startswith("https://")
-        assert source.sha256
-        assert len(source.sha256) in (8, 64)
-        assert set(source.sha256) <= set("0123456789abcdef")
-        # Published with one name, and with one digest.
-        assert weights_source(source.name) == source
-    official = archive_source(Data())
-    assert (official.size, official.md5) == (OFFICIAL_BYTES, OFFICIAL_MD5)
-
-
-def test_a_hash_in_a_name_is_held_to() -> None:
-    facts = Facts(5, "ab" * 32, "")
-
-    assert weights_source("mine-abababab.pth").objection(facts) is None
-    assert "not 12345abc" in str(weights_source("mine-12345abc.pth").objection(facts))
-    assert weights_source("mine-20210831.pth").objection(facts) is None
-
-
-def test_an_archive_is_held_to_the_recipes_md5() -> None:
-    assert archive_source(Data(md5="none")).objection(Facts(5, "", "x")) is None
-    assert archive_source(Data(md5=MD5)).objection(Facts(5, "", MD5)) is None
-    assert archive_source(Data(md5=MD5)).address is None
-    assert "has 5 bytes" in str(archive_source(Data()).objection(Facts(5, "", OFFICIAL_MD5)))
 
 
 def test_a_connected_machine_needs_five_packages() -> None:

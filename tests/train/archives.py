@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from train.archive import CIFAR10, PIXELS
+from train.archive import CIFAR10, PIXELS, Images, write_archive
+from train.cache import Split
 
 ROWS = np.arange(3 * PIXELS, dtype=np.uint32).astype(np.uint8).reshape(3, PIXELS)
 META = {b"label_names": [b"cat", b"dog"]}
@@ -88,3 +89,18 @@ def tar_by_tarfile(path: Path, contents: dict[str, bytes], **options: Any) -> Pa
             info.size, info.mtime = len(content), 1.5
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def write_grey(path: Path, train: list[int], test: list[int]) -> None:
+    """An archive of images of one grey level each, all of the class 'grey'."""
+
+    def images(levels: list[int]) -> Images:
+        pixels = np.stack([np.full((32, 32, 3), level, dtype=np.uint8) for level in levels])
+        return Images(pixels, np.zeros(len(levels), dtype=np.int64))
+
+    write_archive(path, images(train), images(test), ["grey", "other"])
+
+
+def levels(split: Split) -> list[int]:
+    """The grey level of each image."""
+    return split.images[:, 0, 0, 0].tolist()

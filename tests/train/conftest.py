@@ -194,3 +194,22 @@ def train() -> Callable[..., list[tuple[int, str, str]]]:
         ]
 
     return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    """Three training and two test images of their own grey level each."""
+    from configs.archives import ARCHIVE_NAME
+    from tests.train.archives import write_grey  # torch takes seconds to import
+
+    write_grey(tmp_path / ARCHIVE_NAME, [10, 20, 30], [40, 50])
+    return Data(root=str(tmp_path), md5="none")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's own temporary folder of the machine."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
