@@ -164,7 +164,8 @@ def create(run: RunDirectory, mode: int, fill: Callable[[RunDirectory], None]) -
     draft = RunDirectory(run.path.with_name(f".{run.path.name}.partial"))
     try:
         try:
-            draft.path.parent.mkdir(parents=True, exist_ok=True)
+            # Whoever may write there could put a run of theirs in this one's place.
+            draft.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             draft.path.mkdir(mode=mode)
         except OSError as error:
             raise RequestError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,20 @@ def test_a_run_that_fails_to_start_leaves_nothing(tmp_path: Path) -> None:
         start()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_else_may_write_beside_a_run_whatever_the_umask(tmp_path: Path) -> None:
+    run = rundir.reserve(tmp_path, "finetune")
+
+    before = os.umask(0)
+    try:
+        with rundir.create(run, 0o750, lambda draft: (draft.path / "file").touch()):
+            pass
+    finally:
+        os.umask(before)
+
+    modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (run.path.parent, run.path)]
+    assert modes == [0o755, 0o750]
 
 
 def test_the_ledger_has_one_line_an_attempt_with_the_steps_of_its_own(tmp_path: Path) -> None:
