@@ -149,8 +149,9 @@ def read_schema() -> dict[str, list[str]]:
 
     Read from the source: the schema's own classes take a quarter of a second to come to life.
     """
-    tree = ast.parse((CONFIGS / "schema.py").read_text(encoding="utf-8"))
-    classes = {node.name: _fields(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+    sources = [(CONFIGS / name).read_text(encoding="utf-8") for name in ("cluster.py", "schema.py")]
+    nodes = [node for source in sources for node in ast.parse(source).body]
+    classes = {node.name: _fields(node) for node in nodes if isinstance(node, ast.ClassDef)}
     return {
         f"{section}.{key}{'.' if _is_mapping(annotation) else '='}": _listed(annotation)
         for section, of_section in classes["Recipe"].items()

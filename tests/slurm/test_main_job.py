@@ -17,7 +17,7 @@ from tests.slurm.cluster import await_end, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.real]
 
-STEPS = 80
+STEPS = 50
 SETTINGS = {
     "cluster.nodes": 2,
     "cluster.gpus_per_node": 2,

@@ -122,7 +122,8 @@ def test_a_worker_whose_code_loads_weights_itself_ends_as_a_wrong_request(
     model = project / "train" / "model.py"
     own = "    with torch.random.fork_rng("
     assert own in model.read_text()
-    edited = f"    resnet50(weights='IMAGENET1K_V1')\n{own}"
+    load = "import torchvision; torchvision.models.resnet50(weights='IMAGENET1K_V1')"
+    edited = f"    {load}\n{own}"
     model.write_text(model.read_text().replace(own, edited))
     run_dir = make_run(recipe)
 
