@@ -17,7 +17,7 @@ from jobs import bundle, manifest, repository, wheelhouse
 from jobs.download import UnreachableError, discard_partial, fetch
 from jobs.errors import NEXT_LINE, RequestError, WorkError
 from jobs.files import write_whole
-from jobs.manifest import Facts, measure
+from jobs.manifest import Entry, Facts, measure
 from jobs.sources import SOURCES, Source, archive_source, weights_source
 from jobs.text import count
 from jobs.wheelhouse import Target
@@ -81,7 +81,7 @@ def _fill(
             facts[place.as_posix()] = _gather(folder / place, source, offered.get(place), noted)
         except WorkError as error:
             missing.append(str(error))
-    hashes = [str(each.get("sha256")) for each in earlier.values()]
+    hashes = [each["sha256"] for each in earlier.values()]
     house = wheelhouse.fill(folder / bundle.WHEELS, target, hashes)
     if house.missing:
         missing.append(_explain_wheels(folder, target, house))
@@ -196,9 +196,7 @@ def _places_by_content(path: Path, wanted: dict[Path, Source]) -> list[Path]:
     ]
 
 
-def _gather(
-    place: Path, source: Source, offered: Path | None, noted: dict[str, object] | None
-) -> Facts:
+def _gather(place: Path, source: Source, offered: Path | None, noted: Entry | None) -> Facts:
     """Have one file in its place: the one there, the one offered, or the published one.
 
     Raises:
@@ -214,7 +212,7 @@ def _gather(
     if objection := source.objection(facts):
         print(f"{place} {objection}; it is replaced", file=sys.stderr, flush=True)
         return _fetch(place, source)
-    if not source.is_known_by_content() and noted and noted.get("sha256") != facts.sha256:
+    if not source.is_known_by_content() and noted and noted["sha256"] != facts.sha256:
         raise WorkError(
             f"{place} is not the file that was packed before, and nobody knows which one is right; "
             f"bring it again by --from, or remove {manifest.MANIFEST} to take this one"
@@ -275,7 +273,7 @@ def _explain_wheels(folder: Path, target: Target, house: wheelhouse.Wheelhouse) 
 
 
 def _keep_earlier(
-    folder: Path, earlier: dict[str, dict[str, object]], facts: dict[str, Facts]
+    folder: Path, earlier: dict[str, Entry], facts: dict[str, Facts]
 ) -> dict[str, Facts]:
     """Data and weights of earlier calls, so that one bundle can carry several; others are told."""
     kept = {}
@@ -284,7 +282,7 @@ def _keep_earlier(
         if path in facts:
             continue
         found = measure(folder / path)
-        if earlier.get(path) == {"size": found.size, "sha256": found.sha256}:
+        if earlier.get(path) == manifest.entry(found):
             kept[path] = found
         else:
             print(f"warning: {folder / path} is not of this bundle; remove it", file=sys.stderr)
