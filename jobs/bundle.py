@@ -58,9 +58,8 @@ def opened(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"--to {folder}: is a file, and a bundle is a folder")
-    ours = {manifest.LOCK, manifest.MANIFEST, WHEELS, FILES}
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if names and not names & ours:
+    # By what only `stage` writes: other projects have folders of wheels, too.
+    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
         raise RequestError(f"--to {folder}: holds other things; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / manifest.LOCK, timeout=0)
@@ -69,6 +68,11 @@ def opened(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise RequestError(f"--to {folder}: another stage is at work there; wait for it") from None
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether `stage` has been at work in a folder, to its end or not."""
+    return (folder / manifest.LOCK).is_file() or bool(manifest.read_files(folder))
 
 
 def project_files(bundle: Path) -> list[Path]:

@@ -61,6 +61,7 @@ def brought(tmp_path: Path) -> list[Path]:
 def stage(folder: Path, brought: list[Path], *overrides: str, config: str = "finetune.yaml") -> int:
     if not folder.exists():
         shutil.copytree(folder.parent / "index", folder / "wheels")
+        (folder / ".stage.lock").touch()
     loaded = load_recipe(config, overrides)
     return command.stage(folder, loaded, overrides, TARGET, brought)
 
@@ -130,7 +131,8 @@ def test_a_file_that_nobody_asked_for_is_refused_before_anything_is_made(
     with pytest.raises(RequestError, match=r"--from .*other.pth: neither its name nor its content"):
         stage(tmp_path / "bundle", [*brought, other, tmp_path / "gone"], *RECIPE)
 
-    assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["wheels"]
+    made = {path.name for path in (tmp_path / "bundle").iterdir()}
+    assert made == {".stage.lock", "wheels"}
 
 
 def test_a_wrong_file_is_not_taken(tmp_path: Path, brought: list[Path]) -> None:
@@ -249,6 +251,7 @@ def test_a_file_that_came_by_hand_leaves_nothing_of_its_download(
     half = tmp_path / "bundle" / "files" / "weights" / "mine.pth.partial"
     half.parent.mkdir(parents=True)
     half.write_bytes(WEIGHTS[:3])
+    (tmp_path / "bundle" / ".stage.lock").touch()
 
     stage(tmp_path / "bundle", brought, *RECIPE)
 
