@@ -10,12 +10,15 @@ files/                               data and weights, below it as below the pro
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
+import inspect
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -33,6 +36,14 @@ ARCHIVE = "project.tar.gz"
 REQUIREMENTS = "requirements.txt"
 WHEELS = "wheels"
 FILES = "files"
+# Where there are no locks, some versions would wait for a file that a killed process leaves.
+LOCK_OPTIONS: dict[str, Any] = (
+    {"fallback_to_soft": False}
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
+    else {}
+)
+# What file systems without locks answer: nobody could make a bundle there otherwise.
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 # What the project's folder holds that is no part of the project, where git cannot say.
 LEFT_OUT = {"data", "weights", "logs"}
 
@@ -53,6 +64,8 @@ another version: PYTHON=/path/to/python{python} ./install.sh. More: docs/offline
 def opened(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, so that no other process makes a bundle in it meanwhile.
 
+    On a file system without locks it is not held.
+
     Raises:
         RequestError: it holds other things than a bundle, or another process holds it.
     """
@@ -62,12 +75,20 @@ def opened(folder: Path) -> Iterator[None]:
     if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
         raise RequestError(f"--to {folder}: holds other things; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / manifest.LOCK, timeout=0)
+    lock = FileLock(folder / manifest.LOCK, timeout=0, **LOCK_OPTIONS)
     try:
-        with lock:
-            yield
+        lock.acquire()
     except Timeout:
         raise RequestError(f"--to {folder}: another stage is at work there; wait for it") from None
+    except NotImplementedError:  # older versions, where there are no locks
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_bundle(folder: Path) -> bool:

@@ -123,8 +123,10 @@ open_target() {
   mkdir -p -- "$target" || fail 1 "$target cannot be made"
   : >>"$target/$MARKER" || fail 1 "$target cannot be written to"
   exec 9<>"$target/$MARKER"
-  if command -v flock >/dev/null && ! flock -n 9; then
-    fail 2 "another install.sh is at work on $target"
+  # Another failure means that this file system has no locks, which is no reason to stop.
+  if command -v flock >/dev/null; then
+    flock -n -E 99 9 2>/dev/null || [[ $? != 99 ]] ||
+      fail 2 "another install.sh is at work on $target"
   fi
   printf '%s\n' "$key" >&9
   target=$(cd -- "$target" && pwd -P)

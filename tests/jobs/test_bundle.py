@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,31 @@ def test_a_new_folder_and_a_bundle_are_taken(tmp_path: Path, what: str) -> None:
 
     with bundle.opened(tmp_path):
         assert bundle.is_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_bundle_can_be_made_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    for _ in range(2):
+        with bundle.opened(tmp_path / "bundle"):
+            (tmp_path / "bundle" / "made").touch()
+
+    assert (tmp_path / "bundle" / "made").exists()
+
+
+def test_a_folder_that_cannot_be_locked_for_another_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(OSError, match="Input/output error"), bundle.opened(tmp_path):
+        pass
