@@ -13,6 +13,7 @@ import contextlib
 import errno
 import gzip
 import inspect
+import os
 import shutil
 import tarfile
 import zipfile
@@ -46,6 +47,7 @@ LOCK_OPTIONS: dict[str, Any] = (
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 # What the project's folder holds that is no part of the project, where git cannot say.
 LEFT_OUT = {"data", "weights", "logs"}
+SITE = Path("configs", "site.yaml")
 
 README_TEXT = """The slurm-finetune bundle for Python {python} on {platform} (torch: {torch})
 
@@ -99,26 +101,37 @@ def is_bundle(folder: Path) -> bool:
 def project_files(bundle: Path) -> list[Path]:
     """What of the project is carried, relative to it: what git tracks, and new files of the code.
 
-    Where git cannot say, all that is neither hidden nor data, weights, logs, Python's own or the
-    bundle itself.
+    Where git cannot say, all that is neither hidden nor data, weights, logs, this site's settings,
+    Python's own, an environment or a bundle.
     """
     listed = list_files(PROJECT)
     if listed is None:
-        found = [path.relative_to(PROJECT) for path in PROJECT.rglob("*")]
-        return sorted(
-            path
-            for path in found
-            if path.parts[0] not in LEFT_OUT
-            and not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
-            and not (PROJECT / path).resolve().is_relative_to(bundle.resolve())
-            and (PROJECT / path).is_file()
-        )
+        return sorted(_walk(bundle))
     new = {Path(name) for name in new_files()}
     return sorted(
         path
         for path in {*listed}
         if (path not in new or path.parts[0] in PARTS) and (PROJECT / path).is_file()
     )
+
+
+def _walk(bundle: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(PROJECT):
+        inside = Path(folder).relative_to(PROJECT)
+        # In place, so that what is left out is not looked through: an environment has many files.
+        folders[:] = [name for name in folders if _is_carried(inside / name, bundle)]
+        for name in names:
+            path = inside / name
+            if not name.startswith(".") and path != SITE and (PROJECT / path).is_file():
+                yield path
+
+
+def _is_carried(folder: Path, bundle: Path) -> bool:
+    if folder.name.startswith(".") or folder.name == "__pycache__" or str(folder) in LEFT_OUT:
+        return False
+    whole = PROJECT / folder
+    is_environment = (whole / "pyvenv.cfg").exists()
+    return not is_environment and not is_bundle(whole) and whole.resolve() != bundle.resolve()
 
 
 def pack_project(target: Path, files: Sequence[Path]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from jobs import bundle, manifest
 from jobs.errors import RequestError
+from tests.jobs.workplace import Workplace
 
 
 def test_a_project_with_wheels_and_files_of_its_own_is_no_bundle(tmp_path: Path) -> None:
@@ -64,3 +65,42 @@ def test_a_folder_that_cannot_be_locked_for_another_reason_is_told(
 
     with pytest.raises(OSError, match="Input/output error"), bundle.opened(tmp_path):
         pass
+
+
+@pytest.fixture
+def project(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that git knows nothing of, as one that was installed from a bundle."""
+    monkeypatch.setattr(bundle, "PROJECT", workplace.project)
+    return workplace.project
+
+
+def write(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def carried(folder: Path) -> set[str]:
+    return {path.as_posix() for path in bundle.project_files(folder)}
+
+
+def test_where_git_cannot_say_data_weights_and_logs_stay_here(project: Path) -> None:
+    write(project / ".hidden", project / "logs" / "run" / "log", project / "weights" / "mine.pth")
+    write(project / "mine" / "wheels" / "a.whl", project / "docs" / "data" / "page.md")
+
+    found = carried(project / "mine")
+
+    assert {"launch.py", "configs/finetune.yaml", "jobs/cli.py", "docs/data/page.md"} <= found
+    assert not [name for name in found if name.startswith(("data", ".", "logs", "mine", "weights"))]
+
+
+def test_where_git_cannot_say_settings_environments_and_bundles_stay_here(project: Path) -> None:
+    write(project / "configs" / "site.yaml", project / "tests" / "configs" / "site.yaml")
+    write(project / "venv" / "pyvenv.cfg", project / "venv" / "lib" / "a.py")
+    write(project / "earlier" / ".stage.lock", project / "earlier" / "wheels" / "a.whl")
+
+    found = carried(project / "bundle")
+
+    assert "tests/configs/site.yaml" in found
+    assert "configs/site.yaml" not in found
+    assert not [name for name in found if name.startswith(("venv", "earlier"))]

@@ -305,21 +305,6 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_clear_error(
         stage(tmp_path / "bundle", brought, *RECIPE)
 
 
-def test_where_git_cannot_say_data_weights_and_logs_stay_here(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundle, "PROJECT", workplace.project)
-    (workplace.project / ".hidden").touch()
-
-    (workplace.project / "mine" / "wheels").mkdir(parents=True)
-    (workplace.project / "mine" / "wheels" / "a.whl").touch()
-
-    found = {path.as_posix() for path in bundle.project_files(workplace.project / "mine")}
-
-    assert {"launch.py", "configs/finetune.yaml", "jobs/cli.py"} <= found
-    assert not [name for name in found if name.startswith(("data", ".", "logs", "mine"))]
-
-
 def test_a_connected_machine_needs_five_packages() -> None:
     """So that nobody needs 5 GB of torch there: they are named in docs/offline.md."""
     code = (
