@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from jobs import manifest
 from jobs.errors import RequestError, WorkError
 from jobs.files import write_whole
+from jobs.manifest import Facts, measure
 from jobs.repository import PROJECT, list_files, new_files
 from jobs.snapshot import PARTS
 from jobs.wheelhouse import Target
@@ -203,15 +204,25 @@ def _room(folder: Path) -> int:
     return wheels + wheels // 10 + files + 10 * (folder / ARCHIVE).stat().st_size
 
 
-def copy_whole(source: Path, target: Path) -> None:
+def copy_whole(source: Path, target: Path, facts: Facts) -> None:
     """Copy a large file so that it is there whole or not at all.
+
+    Args:
+        source: the file.
+        target: its copy.
+        facts: what both must be.
 
     Raises:
         OSError: it cannot be read or written.
+        WorkError: the copy is another file.
     """
     draft = target.with_name(f".{target.name}.copy")
     try:
         shutil.copyfile(source, draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        if measure(draft) != facts:
+            raise WorkError(f"{source} changed while it was copied, or its copy did; try once more")
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -228,7 +228,7 @@ def _take(place: Path, source: Source, offered: Path) -> Facts:
     if objection := source.objection(facts):
         raise WorkError(f"--from {offered}: it {objection}, as {source.name} should")
     if not place.is_file() or measure(place) != facts:
-        bundle.copy_whole(offered, place)
+        bundle.copy_whole(offered, place, facts)
     discard_partial(place)
     return facts
 

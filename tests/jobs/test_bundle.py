@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import bundle, manifest
-from jobs.errors import RequestError
+from jobs.errors import RequestError, WorkError
 from tests.jobs.workplace import Workplace
 
 
@@ -104,3 +104,18 @@ def test_where_git_cannot_say_settings_environments_and_bundles_stay_here(projec
     assert "tests/configs/site.yaml" in found
     assert "configs/site.yaml" not in found
     assert not [name for name in found if name.startswith(("venv", "earlier"))]
+
+
+def test_a_copy_that_is_not_the_file_never_gets_its_name(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"weights")
+    facts = manifest.measure(source)
+    source.write_bytes(b"we")
+
+    with pytest.raises(WorkError, match="source changed while it was copied"):
+        bundle.copy_whole(source, tmp_path / "target", facts)
+    assert manifest.names_in(tmp_path) == {"source"}
+
+    source.write_bytes(b"weights")
+    bundle.copy_whole(source, tmp_path / "target", facts)
+    assert (tmp_path / "target").read_bytes() == b"weights"
