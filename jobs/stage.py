@@ -5,6 +5,7 @@ A call goes on where an earlier one ended, for whatever reason: what is there an
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -151,13 +152,15 @@ def _wanted(loaded: LoadedRecipe) -> dict[Path, Source]:
     return wanted
 
 
-def _place(path: Path, key: str) -> Path:
-    if not path.is_relative_to(FOLDER.parent):
+def _place(named: Path, key: str) -> Path:
+    # Without `..`, which would lead out of the bundle as it leads out of the project.
+    path, project = (Path(os.path.normpath(each)) for each in (named, FOLDER.parent))
+    if not path.is_relative_to(project):
         raise RequestError(
             f"{key} is {path}, outside of the project; a bundle carries what lies below it: "
             f"name a relative path by --set {key}=..."
         )
-    return bundle.FILES / path.relative_to(FOLDER.parent)
+    return bundle.FILES / path.relative_to(project)
 
 
 def _match(brought: Sequence[Path], wanted: dict[Path, Source]) -> dict[Path, Path]:
