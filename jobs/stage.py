@@ -69,7 +69,7 @@ def _fill(
 ) -> int:
     earlier = manifest.read_files(folder) or {}
     missing = [
-        _explain_unknown(source)
+        _explain_unknown(source, f"{source.name} is missing")
         for place, source in wanted.items()
         if source.address is None and place not in offered and not (folder / place).is_file()
     ]
@@ -213,6 +213,8 @@ def _gather(place: Path, source: Source, offered: Path | None, noted: Entry | No
         return _fetch(place, source)
     facts = measure(place)
     if objection := source.objection(facts):
+        if source.address is None:
+            raise WorkError(_explain_unknown(source, f"{place} {objection},"))
         print(f"{place} {objection}; it is replaced", file=sys.stderr, flush=True)
         return _fetch(place, source)
     if not source.is_known_by_content() and noted and noted["sha256"] != facts.sha256:
@@ -236,11 +238,11 @@ def _take(place: Path, source: Source, offered: Path) -> Facts:
     return facts
 
 
-def _explain_unknown(source: Source) -> str:
+def _explain_unknown(source: Source, what: str) -> str:
     known = ""
     if source.name in SOURCES:
         known = ", for data.md5 is not that of the published archive"
-    return f"{source.name} is missing and its address is not known{known}; {_by_hand(source)}"
+    return f"{what} and its address is not known{known}; {_by_hand(source)}"
 
 
 def _by_hand(source: Source) -> str:
@@ -248,8 +250,6 @@ def _by_hand(source: Source) -> str:
 
 
 def _fetch(place: Path, source: Source) -> Facts:
-    if source.address is None:
-        raise WorkError(_explain_unknown(source))
     print(f"fetching {source.address}", file=sys.stderr, flush=True)
     try:
         return fetch(source, place)
