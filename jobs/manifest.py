@@ -17,8 +17,9 @@ from jobs.meter import Meter
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 LOCK = ".stage.lock"
+NOTES = ".stage.json"
 # They tell of the others, or are nobody's content.
-UNLISTED = {MANIFEST, SUMS, LOCK}
+UNLISTED = {MANIFEST, SUMS, LOCK, NOTES}
 CHUNK_BYTES = 4 * 2**20
 
 

@@ -18,7 +18,8 @@ from jobs import bundle, manifest, repository, wheelhouse
 from jobs.download import UnreachableError, discard_partial, fetch
 from jobs.errors import NEXT_LINE, RequestError, WorkError
 from jobs.files import write_whole
-from jobs.manifest import Entry, Facts, measure
+from jobs.manifest import Facts, measure
+from jobs.notes import Notes
 from jobs.sources import SOURCES, Source, archive_source, weights_source
 from jobs.text import count
 from jobs.wheelhouse import Target
@@ -67,7 +68,7 @@ def _fill(
     files: Sequence[Path],
     arguments: Sequence[str],
 ) -> int:
-    earlier = manifest.read_files(folder) or {}
+    notes = Notes(folder)
     missing = [
         _explain_unknown(source, f"{source.name} is missing")
         for place, source in wanted.items()
@@ -78,19 +79,20 @@ def _fill(
     facts: dict[str, Facts] = {}
     for place, source in wanted.items():
         try:
-            noted = earlier.get(place.as_posix())
-            facts[place.as_posix()] = _gather(folder / place, source, offered.get(place), noted)
+            found = _gather(folder / place, source, offered.get(place), notes)
         except WorkError as error:
             missing.append(str(error))
-    hashes = [each["sha256"] for each in earlier.values()]
-    house = wheelhouse.fill(folder / bundle.WHEELS, target, hashes)
+        else:
+            facts[place.as_posix()] = found
+            notes.add(folder / place, found)
+    house = wheelhouse.fill(folder / bundle.WHEELS, target, notes)
     if house.missing:
         missing.append(_explain_wheels(folder, target, house))
     if missing:
         again = "the bundle is not complete; the same command again keeps what is there"
         raise WorkError("\nerror: ".join([*missing, again]))
     facts |= {f"{bundle.WHEELS}/{name}": each for name, each in house.facts.items()}
-    facts |= _keep_earlier(folder, earlier, facts)
+    facts |= _keep_earlier(folder, notes, facts)
 
     write_whole(folder / bundle.REQUIREMENTS, house.requirements)
     bundle.pack_project(folder / bundle.ARCHIVE, files)
@@ -111,6 +113,7 @@ def _fill(
         "arguments": list(arguments),
     }
     sums = manifest.write(folder, facts, about)
+    notes.clear()
     _report(folder, facts, sums)
     return 0
 
@@ -199,7 +202,7 @@ def _places_by_content(path: Path, wanted: dict[Path, Source]) -> list[Path]:
     ]
 
 
-def _gather(place: Path, source: Source, offered: Path | None, noted: Entry | None) -> Facts:
+def _gather(place: Path, source: Source, offered: Path | None, notes: Notes) -> Facts:
     """Have one file in its place: the one there, the one offered, or the published one.
 
     Raises:
@@ -217,10 +220,10 @@ def _gather(place: Path, source: Source, offered: Path | None, noted: Entry | No
             raise WorkError(_explain_unknown(source, f"{place} {objection},"))
         print(f"{place} {objection}; it is replaced", file=sys.stderr, flush=True)
         return _fetch(place, source)
-    if not source.is_known_by_content() and noted and noted["sha256"] != facts.sha256:
+    if not source.is_known_by_content() and notes.have(place) and not notes.fit(place, facts):
         raise WorkError(
             f"{place} is not the file that was packed before, and nobody knows which one is right; "
-            f"bring it again by --from, or remove {manifest.MANIFEST} to take this one"
+            f"bring it again by --from, or take this one by --from {shlex.quote(str(place))}"
         )
     return facts
 
@@ -275,9 +278,7 @@ def _explain_wheels(folder: Path, target: Target, house: wheelhouse.Wheelhouse) 
     )
 
 
-def _keep_earlier(
-    folder: Path, earlier: dict[str, Entry], facts: dict[str, Facts]
-) -> dict[str, Facts]:
+def _keep_earlier(folder: Path, notes: Notes, facts: dict[str, Facts]) -> dict[str, Facts]:
     """Data and weights of earlier calls, so that one bundle can carry several; others are told."""
     kept = {}
     for name in sorted(manifest.names_in(folder / bundle.FILES)):
@@ -285,7 +286,7 @@ def _keep_earlier(
         if path in facts:
             continue
         found = measure(folder / path)
-        if earlier.get(path) == manifest.entry(found):
+        if notes.fit(folder / path, found):
             kept[path] = found
         else:
             print(f"warning: {folder / path} is not of this bundle; remove it", file=sys.stderr)

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from packaging.version import Version
 from jobs.errors import RequestError, WorkError
 from jobs.manifest import Facts, measure
 from jobs.meter import Meter
+from jobs.notes import Notes
 from jobs.repository import PROJECT
 
 LOCK = PROJECT / "requirements.lock"
@@ -176,13 +178,13 @@ def read_lock(text: str, target: Target) -> list[Requirement]:
     return found
 
 
-def fill(folder: Path, target: Target, known: Iterable[str], lock: Path = LOCK) -> Wheelhouse:
+def fill(folder: Path, target: Target, notes: Notes, lock: Path = LOCK) -> Wheelhouse:
     """Have the wheels for `target` in a folder: keep those that are right, fetch the others.
 
     Args:
         folder: the wheelhouse; wheels that are not for this target are removed from it.
         target: what it is for.
-        known: SHA-256 of wheels that an earlier call fetched and the lock does not know.
+        notes: of the bundle, where wheels that the lock has no hash of are noted as they come.
         lock: the lock file.
 
     Returns:
@@ -194,7 +196,7 @@ def fill(folder: Path, target: Target, known: Iterable[str], lock: Path = LOCK) 
     folder.mkdir(exist_ok=True)
     requirements = read_lock(lock.read_text(encoding="utf-8"), target)
     house = Wheelhouse()
-    _keep(folder, target, requirements, frozenset(known), house)
+    _keep(folder, target, requirements, notes, house)
     wanted = [each for each in requirements if each not in house.wheels]
     for number, requirement in enumerate(wanted, start=1):
         print(f"wheel {number} of {len(wanted)}: {requirement.pin}", file=sys.stderr, flush=True)
@@ -204,6 +206,8 @@ def fill(folder: Path, target: Target, known: Iterable[str], lock: Path = LOCK) 
             house.missing = wanted[number - 1 :]
             break
         house.wheels[requirement] = fetched
+        if not requirement.hashes:
+            notes.add(folder / fetched[0], fetched[1])
     return house
 
 
@@ -211,7 +215,7 @@ def _keep(
     folder: Path,
     target: Target,
     requirements: list[Requirement],
-    known: frozenset[str],
+    notes: Notes,
     house: Wheelhouse,
 ) -> None:
     """Take what is there already, and remove the rest."""
@@ -229,12 +233,38 @@ def _keep(
                 _remove(path, "is not of this bundle")
                 continue
             facts = measure(path, meter)
-            if facts.sha256 not in (requirement.hashes or known):
-                _remove(path, "is damaged, or nobody has told its hash")
+            if not _is_right(path, facts, requirement, notes):
+                _remove(path, "is damaged")
             elif requirement in house.wheels:
                 _remove(path, "is there in another build")
             else:
                 house.wheels[requirement] = (path.name, facts)
+
+
+def _is_right(path: Path, facts: Facts, requirement: Requirement, notes: Notes) -> bool:
+    if requirement.hashes:
+        return facts.sha256 in requirement.hashes
+    if notes.fit(path, facts):
+        return True
+    if not _is_whole(path):
+        return False
+    # Placed here by hand, as a person is told to where pip finds none.
+    print(
+        f"{path}: nobody has told its SHA-256; taken as it is, {facts.sha256}",
+        file=sys.stderr,
+        flush=True,
+    )
+    notes.add(path, facts)
+    return True
+
+
+def _is_whole(wheel: Path) -> bool:
+    """Whether a wheel holds what its own checksums say, so that half a copy shows."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+        return False
 
 
 def _remove(path: Path, why: str) -> None:
