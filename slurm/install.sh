@@ -67,6 +67,24 @@ verify() {
     say "$told"
     fail 1 "the bundle is damaged: carry the files named above again"
   }
+  refuse_surplus
+}
+
+# What no list names was not checked, and would be installed with the rest.
+refuse_surplus() {
+  local line path surplus=()
+  local -A listed=()
+  while IFS= read -r line; do
+    listed[${line#*  }]=1
+  done <"$bundle/SHA256SUMS"
+  shopt -s globstar dotglob nullglob
+  for path in "$bundle"/files/** "$bundle"/wheels/**; do
+    [[ -d $path && ! -L $path ]] || [[ -n ${listed[${path#"$bundle/"}]:-} ]] || surplus+=("$path")
+  done
+  shopt -u globstar dotglob nullglob
+  ((${#surplus[@]})) || return 0
+  printf '  %s\n' "${surplus[@]}" >&2
+  fail 1 "the files named above are in no list of the bundle: remove them"
 }
 
 read_facts() {

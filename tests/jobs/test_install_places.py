@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.jobs.test_install import bundle, install, place
+import pytest
+
+from tests.jobs.test_install import bundle, describe, install, place
 
 __all__ = ["bundle", "place"]
 
@@ -26,3 +28,44 @@ def test_a_file_system_without_locks_is_no_reason_to_stop(bundle: Path, tmp_path
 
     assert code == 0, err
     assert "flock" not in err
+
+
+@pytest.mark.parametrize(
+    "name", ["files/launch.py", "files/data/.archive.partial", "files/a b/[c]", "wheels/one.whl"]
+)
+def test_a_file_that_no_list_names_is_refused_by_its_name(
+    bundle: Path, place: Path, name: str
+) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_text("import os")
+
+    code, _, err = install(bundle)
+
+    assert code == 1
+    assert err.splitlines()[1:] == [
+        f"  {bundle / name}",
+        "error: the files named above are in no list of the bundle: remove them",
+    ]
+    assert not place.exists()
+
+
+def test_a_folder_that_is_a_link_is_in_no_list(bundle: Path, tmp_path: Path, place: Path) -> None:
+    (bundle / "files" / "data").rename(tmp_path / "data")
+    (bundle / "files" / "data").symlink_to(tmp_path / "data")
+
+    code, _, err = install(bundle)
+
+    assert (code, f"  {bundle / 'files' / 'data'}\n" in err) == (1, True)
+    assert not place.exists()
+
+
+def test_listed_files_of_any_name_are_installed(bundle: Path, place: Path) -> None:
+    names = ("files/data/a ' \" b", "files/data/[*]?", "files/.hidden")
+    for name in names:
+        (bundle / name).write_text(name)
+    describe(bundle)
+
+    code, _, err = install(bundle)
+
+    assert code == 0, err
+    assert all((place / name.removeprefix("files/")).read_text() == name for name in names)
