@@ -151,15 +151,17 @@ open_target() {
 }
 
 check_room() {
-  local free
+  local free held
   free=$(df --output=avail --block-size=1 -- "$target" | tail -n 1)
-  ((free >= room)) ||
-    fail 1 "$target has room for $((free / 1000000)) MB, and $((room / 1000000)) MB are needed"
+  # What an installation that broke off has unpacked is written over, and takes no more room.
+  held=$(du --summarize --block-size=1 -- "$target" | cut -f 1)
+  ((free + held >= room)) ||
+    fail 1 "$target has room for $(((free + held) / 1000000)) MB," \
+      "and $((room / 1000000)) MB are needed"
 }
 
 make_environment() {
   local env=$target/.venv pip
-  rm -rf -- "$env"
   say "making $env (torch: $torch); this takes minutes"
   "$interpreter" -I -m venv -- "$env" || fail 1 "$interpreter could not make $env"
   # Neither a person's nor the site's settings of pip may name an index.
@@ -194,6 +196,7 @@ open_target
 trap '[[ ! -e $target/$MARKER ]] || say "$target is not complete; the same command goes on"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+rm -rf -- "$target/.venv" # half made, and large
 check_room
 say "unpacking the project, data and weights to $target"
 "$interpreter" -I -c "$UNPACK" "$bundle/project.tar.gz" "$target"

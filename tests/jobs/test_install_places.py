@@ -69,3 +69,23 @@ def test_listed_files_of_any_name_are_installed(bundle: Path, place: Path) -> No
 
     assert code == 0, err
     assert all((place / name.removeprefix("files/")).read_text() == name for name in names)
+
+
+def test_what_an_installation_that_broke_off_holds_counts_as_room(
+    bundle: Path, place: Path, tmp_path: Path
+) -> None:
+    """Of 9 MB that are needed 3 are unpacked, 4 are free, and 4 more without half a .venv."""
+    (place / ".venv").mkdir(parents=True)
+    (place / ".installing").touch()
+    (place / "data").mkdir()
+    (place / "data" / "archive").write_bytes(os.urandom(3_000_000))
+    script = f"[ -e '{place}/.venv' ] && echo 4000000 || echo 8000000"
+    path = stand_in(tmp_path, "df", script)
+
+    describe(bundle, room="9000000")
+    code, _, err = install(bundle, PATH=path)
+    assert code == 0, err
+
+    describe(bundle, room="99000000")
+    code, _, err = install(bundle, "--to", "other", PATH=path)
+    assert (code, "has room for 4 MB, and 99 MB are needed\n" in err) == (1, True)
