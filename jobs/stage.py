@@ -289,7 +289,11 @@ def _keep_earlier(folder: Path, notes: Notes, facts: dict[str, Facts]) -> dict[s
         if notes.fit(folder / path, found):
             kept[path] = found
         else:
-            print(f"warning: {folder / path} is not of this bundle; remove it", file=sys.stderr)
+            print(
+                f"warning: {folder / path} is not of this bundle; remove it, or {bundle.INSTALLER} "
+                "will refuse the bundle",
+                file=sys.stderr,
+            )
     return kept
 
 

@@ -37,6 +37,9 @@ CPU_BUILDS = ("torch", "torchvision")
 # What only the builds with CUDA need.
 CUDA_ONLY = re.compile(r"(nvidia|cuda)-|triton$")
 
+# Where pip puts a wheel until it is known to be the right one.
+INBOX = ".inbox"
+
 PLATFORM = re.compile(r"manylinux_2_(\d{1,2})_(x86_64|aarch64)")
 # PEP 600's names for the tags of before, and the oldest glibc that there are wheels for.
 ALIASES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -194,6 +197,7 @@ def fill(folder: Path, target: Target, notes: Notes, lock: Path = LOCK) -> Wheel
         OSError: the folder cannot be read or written.
     """
     folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder / INBOX, ignore_errors=True)  # of a call that was killed
     requirements = read_lock(lock.read_text(encoding="utf-8"), target)
     house = Wheelhouse()
     _keep(folder, target, requirements, notes, house)
@@ -274,8 +278,7 @@ def _remove(path: Path, why: str) -> None:
 
 def _download(folder: Path, target: Target, requirement: Requirement) -> tuple[str, Facts] | None:
     """Let pip fetch one wheel; its name and what it is, or None if pip could not."""
-    inbox = folder / ".inbox"
-    shutil.rmtree(inbox, ignore_errors=True)
+    inbox = folder / INBOX
     inbox.mkdir()
     try:
         pinned = inbox / "requirement.txt"

@@ -75,6 +75,17 @@ def test_a_wheel_without_a_hash_that_came_by_hand_is_taken_told_and_noted(
     }
 
 
+def test_nothing_is_left_of_a_call_that_was_killed_while_pip_fetched(
+    tmp_path: Path, pip: list[str]
+) -> None:
+    (tmp_path / "wheels" / ".inbox").mkdir(parents=True)
+    (tmp_path / "wheels" / ".inbox" / "half").touch()
+
+    fill_cpu(tmp_path)
+
+    assert manifest.names_in(tmp_path / "wheels") == {WHEEL}
+
+
 def test_half_a_wheel_without_a_hash_is_not_taken(
     tmp_path: Path, pip: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
