@@ -29,7 +29,7 @@ from jobs.files import write_whole
 from jobs.manifest import Facts, measure
 from jobs.repository import PROJECT, list_files, new_files
 from jobs.snapshot import PARTS
-from jobs.wheelhouse import Target
+from jobs.target import Target
 
 INSTALLER = "install.sh"
 README = "README.txt"

@@ -131,13 +131,13 @@ def _stage(options: argparse.Namespace) -> int:
         from jobs import manifest
 
         return manifest.verify(Path(options.verify))
-    from jobs import stage, wheelhouse
+    from jobs import stage, target
 
     return stage.stage(
         Path(options.to),
         _load(options.recipe, options.overrides),
         options.overrides,
-        wheelhouse.parse_target(options.python, options.platform, options.torch),
+        target.parse_target(options.python, options.platform, options.torch),
         [Path(each) for each in options.brought],
     )
 

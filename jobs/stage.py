@@ -21,8 +21,8 @@ from jobs.files import write_whole
 from jobs.manifest import Facts, measure
 from jobs.notes import Notes
 from jobs.sources import SOURCES, Source, archive_source, weights_source
+from jobs.target import Target
 from jobs.text import count
-from jobs.wheelhouse import Target
 
 
 def stage(

@@ -11,7 +11,8 @@ from jobs import manifest, wheelhouse
 from jobs.errors import WorkError
 from jobs.manifest import measure
 from jobs.notes import Notes
-from jobs.wheelhouse import Requirement, Target, Wheelhouse, fill
+from jobs.target import Target
+from jobs.wheelhouse import Requirement, Wheelhouse, fill
 from tests.jobs.test_stage import RECIPE, brought, lock, stage
 from tests.jobs.wheels import make_wheel
 

@@ -20,7 +20,7 @@ from jobs import stage as command
 from jobs.errors import RequestError, WorkError
 from jobs.manifest import measure, verify
 from jobs.sources import SOURCES, Source
-from jobs.wheelhouse import Target
+from jobs.target import Target
 from tests.conftest import PROJECT
 from tests.jobs.unsteady_server import Behaviour, serving
 from tests.jobs.wheels import make_wheel

@@ -9,7 +9,7 @@ import pytest
 from configs import load_recipe
 from jobs import stage
 from jobs.errors import RequestError
-from jobs.wheelhouse import Target
+from jobs.target import Target
 
 TARGET = Target("3.11", 28, "x86_64", "cuda")
 

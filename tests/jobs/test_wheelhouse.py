@@ -10,7 +10,8 @@ from packaging.tags import Tag
 from jobs import wheelhouse
 from jobs.errors import RequestError
 from jobs.notes import Notes
-from jobs.wheelhouse import LOCK, Requirement, Target, fill, parse_target, pip_command, read_lock
+from jobs.target import Target, parse_target
+from jobs.wheelhouse import LOCK, Requirement, fill, pip_command, read_lock
 from tests.jobs.wheels import make_wheel
 
 TARGET = Target("3.12", 28, "x86_64", "cuda")
