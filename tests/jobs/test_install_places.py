@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.test_install import bundle, describe, install, place
+from tests.jobs.test_install import bundle, describe, install, place, pytestmark
 
-__all__ = ["bundle", "place"]
+__all__ = ["bundle", "place", "pytestmark"]
 
 
 def stand_in(tmp_path: Path, name: str, script: str) -> str:
