@@ -10,21 +10,26 @@ files/                               data and weights, below it as below the pro
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
+import inspect
+import os
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from jobs import manifest
 from jobs.errors import RequestError, WorkError
 from jobs.files import write_whole
+from jobs.manifest import Facts, measure
 from jobs.repository import PROJECT, list_files, new_files
 from jobs.snapshot import PARTS
-from jobs.wheelhouse import Target
+from jobs.target import Target
 
 INSTALLER = "install.sh"
 README = "README.txt"
@@ -33,8 +38,17 @@ ARCHIVE = "project.tar.gz"
 REQUIREMENTS = "requirements.txt"
 WHEELS = "wheels"
 FILES = "files"
+# Where there are no locks, some versions would wait for a file that a killed process leaves.
+LOCK_OPTIONS: dict[str, Any] = (
+    {"fallback_to_soft": False}
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
+    else {}
+)
+# What file systems without locks answer: nobody could make a bundle there otherwise.
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 # What the project's folder holds that is no part of the project, where git cannot say.
 LEFT_OUT = {"data", "weights", "logs"}
+SITE = Path("configs", "site.yaml")
 
 README_TEXT = """The slurm-finetune bundle for Python {python} on {platform} (torch: {torch})
 
@@ -53,47 +67,72 @@ another version: PYTHON=/path/to/python{python} ./install.sh. More: docs/offline
 def opened(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, so that no other process makes a bundle in it meanwhile.
 
+    On a file system without locks it is not held.
+
     Raises:
         RequestError: it holds other things than a bundle, or another process holds it.
     """
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"--to {folder}: is a file, and a bundle is a folder")
-    ours = {manifest.LOCK, manifest.MANIFEST, WHEELS, FILES}
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if names and not names & ours:
+    # By what only `stage` writes: other projects have folders of wheels, too.
+    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
         raise RequestError(f"--to {folder}: holds other things; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / manifest.LOCK, timeout=0)
+    lock = FileLock(folder / manifest.LOCK, timeout=0, **LOCK_OPTIONS)
     try:
-        with lock:
-            yield
+        lock.acquire()
     except Timeout:
         raise RequestError(f"--to {folder}: another stage is at work there; wait for it") from None
+    except NotImplementedError:  # older versions, where there are no locks
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether `stage` has been at work in a folder, to its end or not."""
+    return (folder / manifest.LOCK).is_file() or bool(manifest.read_files(folder))
 
 
 def project_files(bundle: Path) -> list[Path]:
     """What of the project is carried, relative to it: what git tracks, and new files of the code.
 
-    Where git cannot say, all that is neither hidden nor data, weights, logs, Python's own or the
-    bundle itself.
+    Where git cannot say, all that is neither hidden nor data, weights, logs, this site's settings,
+    Python's own, an environment or a bundle.
     """
     listed = list_files(PROJECT)
     if listed is None:
-        found = [path.relative_to(PROJECT) for path in PROJECT.rglob("*")]
-        return sorted(
-            path
-            for path in found
-            if path.parts[0] not in LEFT_OUT
-            and not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
-            and not (PROJECT / path).resolve().is_relative_to(bundle.resolve())
-            and (PROJECT / path).is_file()
-        )
+        return sorted(_walk(bundle))
     new = {Path(name) for name in new_files()}
     return sorted(
         path
         for path in {*listed}
         if (path not in new or path.parts[0] in PARTS) and (PROJECT / path).is_file()
     )
+
+
+def _walk(bundle: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(PROJECT):
+        inside = Path(folder).relative_to(PROJECT)
+        # In place, so that what is left out is not looked through: an environment has many files.
+        folders[:] = [name for name in folders if _is_carried(inside / name, bundle)]
+        for name in names:
+            path = inside / name
+            if not name.startswith(".") and path != SITE and (PROJECT / path).is_file():
+                yield path
+
+
+def _is_carried(folder: Path, bundle: Path) -> bool:
+    if folder.name.startswith(".") or folder.name == "__pycache__" or str(folder) in LEFT_OUT:
+        return False
+    whole = PROJECT / folder
+    is_environment = (whole / "pyvenv.cfg").exists()
+    return not is_environment and not is_bundle(whole) and whole.resolve() != bundle.resolve()
 
 
 def pack_project(target: Path, files: Sequence[Path]) -> None:
@@ -165,15 +204,25 @@ def _room(folder: Path) -> int:
     return wheels + wheels // 10 + files + 10 * (folder / ARCHIVE).stat().st_size
 
 
-def copy_whole(source: Path, target: Path) -> None:
+def copy_whole(source: Path, target: Path, facts: Facts) -> None:
     """Copy a large file so that it is there whole or not at all.
+
+    Args:
+        source: the file.
+        target: its copy.
+        facts: what both must be.
 
     Raises:
         OSError: it cannot be read or written.
+        WorkError: the copy is another file.
     """
     draft = target.with_name(f".{target.name}.copy")
     try:
         shutil.copyfile(source, draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        if measure(draft) != facts:
+            raise WorkError(f"{source} changed while it was copied, or its copy did; try once more")
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -19,6 +19,12 @@ from jobs.options import make_parser
 if TYPE_CHECKING:
     from configs.loader import LoadedRecipe
 
+# What a command says of options that stand before its name, which are those of a launch.
+TAKES = {
+    "doctor": "takes --config, --set and --on-node, after its name",
+    "stage": "starts nothing, and its options stand after its name; see stage --help",
+}
+
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
@@ -46,13 +52,21 @@ def main(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.command in (None, "doctor"):
-        return _with_recipe(parser, options, arguments)
-    if options.command == "stage":
-        return _stage(parser, options)
+    if options.command is None:
+        if options.config is None:
+            parser.error("say what to run: --config finetune.yaml (or --help)")
+        return _launch(options, arguments)
     about_a_new_run = ("config", "set", "name", "engine", "dry_run", "sweep", "watch")
     if any(getattr(options, name) for name in about_a_new_run):
-        parser.error(f"{options.command} is about runs that exist; it takes no recipe")
+        takes = TAKES.get(options.command, "is about runs that exist; it takes no recipe")
+        parser.error(f"{options.command} {takes}")
+    if options.command == "doctor":
+        from jobs import doctor
+
+        recipe = _load(options.recipe, options.overrides)
+        return doctor.examine(recipe, on_node=options.on_node)
+    if options.command == "stage":
+        return _stage(options)
     if options.command == "tensorboard" and options.stop and options.port is not None:
         parser.error("--stop takes no --port: name the runs, or none for all")
     return _do(options)
@@ -112,34 +126,18 @@ def _do(options: argparse.Namespace) -> int:
     return code
 
 
-def _with_recipe(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: list[str]
-) -> int:
-    if options.config is None:
-        parser.error("say what to run: --config finetune.yaml (or --help)")
-    if options.command is None:
-        return _launch(options, arguments)
-    if any(getattr(options, name) for name in ("name", "engine", "dry_run", "sweep", "watch")):
-        parser.error("doctor takes --config, --set and --on-node")
-    from jobs import doctor
-
-    return doctor.examine(_load(options.config, options.set), on_node=options.on_node)
-
-
-def _stage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    if any(getattr(options, name) for name in ("name", "engine", "dry_run", "sweep", "watch")):
-        parser.error("stage makes a bundle and starts nothing; see stage --help")
+def _stage(options: argparse.Namespace) -> int:
     if options.verify is not None:
         from jobs import manifest
 
         return manifest.verify(Path(options.verify))
-    from jobs import stage, wheelhouse
+    from jobs import stage, target
 
     return stage.stage(
         Path(options.to),
-        _load(options.config, options.set),
-        options.set,
-        wheelhouse.parse_target(options.python, options.platform, options.torch),
+        _load(options.recipe, options.overrides),
+        options.overrides,
+        target.parse_target(options.python, options.platform, options.torch),
         [Path(each) for each in options.brought],
     )
 

@@ -42,12 +42,22 @@ class _LastingError(Exception):
     """What another try would not change."""
 
 
+class _BrokenError(Exception):
+    """What another try may change. This machine's own troubles, a full disk say, are none such."""
+
+    def __init__(self, reason: str, *, is_no_network: bool = False) -> None:
+        super().__init__(reason)
+        self.is_no_network = is_no_network
+
+
 class _Partial:
     """The beginning of a file, and by what the server will know that it is still the same one."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.partial")
         self._about = target.with_name(f"{target.name}.partial.json")
+        self.received = 0
+        """Bytes that came in this call."""
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
@@ -89,6 +99,7 @@ def fetch(
     Raises:
         UnreachableError: there is no network.
         WorkError: it did not come, or something else did. What has come of it is kept.
+        OSError: what comes cannot be written here, or not be read again.
     """
     assert source.address, "whoever calls has looked"
     partial = _Partial(target)
@@ -123,20 +134,19 @@ def _receive_all(
             _receive(source, address, partial, silence)
         except _LastingError as error:
             raise WorkError(f"{address}: {error}") from None
-        except (OSError, http.client.HTTPException) as error:
-            if _is_full(error):
-                raise
-            if _is_no_network(error):
-                raise UnreachableError(f"{address}: {_reason(error)}") from None
+        except _BrokenError as error:
+            # A network that was there a moment ago is a connection that broke like any other.
+            if error.is_no_network and not partial.received:
+                raise UnreachableError(f"{address}: {error}") from None
             # A server that always begins anew and always breaks off gets nowhere.
             failures = 1 if partial.size() > furthest else failures + 1
             furthest = max(furthest, partial.size())
             if failures > len(pauses):
                 kept = f"; {furthest:,} bytes are kept for the next try" if furthest else ""
-                raise WorkError(f"{address}: {_reason(error)}{kept}") from None
+                raise WorkError(f"{address}: {error}{kept}") from None
             pause = pauses[failures - 1]
             print(
-                f"{source.name}: {_reason(error)}; again in {pause:.0f} s",
+                f"{source.name}: {error}; again in {pause:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
@@ -149,8 +159,9 @@ def _receive(source: Source, address: str, partial: _Partial, silence: float) ->
     """One answer of the server, to its end.
 
     Raises:
-        OSError, HTTPException: it broke off.
+        _BrokenError: it broke off.
         _LastingError: it is none that another try would change.
+        OSError: it cannot be written.
     """
     have = partial.size()
     validator = partial.validator(address)
@@ -160,30 +171,50 @@ def _receive(source: Source, address: str, partial: _Partial, silence: float) ->
     # The addresses are those of jobs/sources.py, never a user's file: path.
     request = urllib.request.Request(address, headers=headers)  # noqa: S310
     try:
-        answer = urllib.request.build_opener().open(request, timeout=silence)
+        answer = _open(request, silence)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return  # all of it had come before
             partial.remove()
-            raise ConnectionError("the server has less than what came before") from None
+            raise _BrokenError("the server has less than what came before") from None
+        told = f"the server answers {error.code} {error.reason}"
         if error.code in PASSING:
-            raise
-        raise _LastingError(f"the server answers {error.code} {error.reason}") from None
+            raise _BrokenError(told) from None
+        raise _LastingError(told) from None
     with answer:
         total = _begin(source, address, partial, answer, have)
         with (
             partial.path.open("ab") as file,
             Meter(source.name, total or source.size, partial.size()) as meter,
         ):
-            while chunk := answer.read1(CHUNK_BYTES):
+            while chunk := _read(answer):
                 file.write(chunk)
+                partial.received += len(chunk)
                 meter.advance(len(chunk))
-    expected = source.size if total is None else total
-    # For urllib a connection that broke is the end of the file.
-    if expected is not None and partial.size() < expected:
-        raise ConnectionError(f"the connection broke after {partial.size():,} of {expected:,}")
+    # For urllib a connection that broke is the end of the file. Where the server has not said how
+    # much it sends, its end is the file's, and what came is held against what is known.
+    if total is not None and partial.size() < total:
+        raise _BrokenError(f"the connection broke after {partial.size():,} of {total:,}")
+
+
+def _open(request: urllib.request.Request, silence: float) -> http.client.HTTPResponse:
+    try:
+        answer = urllib.request.build_opener().open(request, timeout=silence)
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        raise _broken(error) from None
+    assert isinstance(answer, http.client.HTTPResponse), "all addresses are those of web servers"
+    return answer
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read1(CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _broken(error) from None
 
 
 def _begin(
@@ -195,14 +226,16 @@ def _begin(
 ) -> int | None:
     """Make ready for what comes; returns how many bytes the file will have, if the server says."""
     length = answer.headers.get("Content-Length")
+    total = int(length) if length else None
     if answer.status == 206:
         span = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if not span or int(span.group(1)) != have:
             partial.remove()
-            raise ConnectionError("the server sent another part than the one asked for")
-        total = None if span.group(2) == "*" else int(span.group(2))
-    else:
-        total = int(length) if length else None
+            raise _BrokenError("the server sent another part than the one asked for")
+        if span.group(2) != "*":
+            total = int(span.group(2))
+        elif total is not None:
+            total += have
     # A page that asks for a login, say.
     if source.size is not None and total is not None and total != source.size:
         raise _LastingError(f"the server offers {total:,} bytes, and it has {source.size:,}")
@@ -211,23 +244,15 @@ def _begin(
     return total
 
 
-def _is_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _is_no_network(error: Exception) -> bool:
+def _broken(error: OSError | http.client.HTTPException) -> _BrokenError:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, socket.gaierror):
-        return True
-    return isinstance(cause, OSError) and cause.errno in NO_NETWORK
-
-
-def _reason(error: Exception) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
+    is_no_network = isinstance(cause, socket.gaierror) or (
+        isinstance(cause, OSError) and cause.errno in NO_NETWORK
+    )
     if isinstance(cause, TimeoutError):
-        return "no byte came for too long"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(cause) or type(cause).__name__
+        reason = "no byte came for too long"
+    elif isinstance(cause, OSError) and cause.strerror:
+        reason = cause.strerror
+    else:
+        reason = str(cause) or type(cause).__name__
+    return _BrokenError(reason, is_no_network=is_no_network)

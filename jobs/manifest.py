@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, TypeGuard
 
 from jobs.errors import RequestError, WorkError
 from jobs.files import read_json, write_json, write_whole
@@ -17,8 +17,9 @@ from jobs.meter import Meter
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 LOCK = ".stage.lock"
+NOTES = ".stage.json"
 # They tell of the others, or are nobody's content.
-UNLISTED = {MANIFEST, SUMS, LOCK}
+UNLISTED = {MANIFEST, SUMS, LOCK, NOTES}
 CHUNK_BYTES = 4 * 2**20
 
 
@@ -30,7 +31,14 @@ class Facts(NamedTuple):
     md5: str
 
 
-class Finding(NamedTuple):
+class Entry(TypedDict):
+    """What a list says of a file: bytes and lower-case hex digits."""
+
+    size: int
+    sha256: str
+
+
+class Difference(NamedTuple):
     """A file that is not as the manifest says."""
 
     what: Literal["missing", "damaged", "surplus"]
@@ -56,6 +64,11 @@ def measure(path: Path, meter: Meter | None = None) -> Facts:
     return Facts(size, sha256.hexdigest(), md5.hexdigest())
 
 
+def entry(facts: Facts) -> Entry:
+    """What a list says of a file with these facts."""
+    return {"size": facts.size, "sha256": facts.sha256}
+
+
 def write(folder: Path, files: Mapping[str, Facts], about: Mapping[str, object]) -> str:
     """Write both lists of a bundle; returns the SHA-256 of SHA256SUMS.
 
@@ -67,21 +80,27 @@ def write(folder: Path, files: Mapping[str, Facts], about: Mapping[str, object])
     Raises:
         OSError: they cannot be written.
     """
-    listed = {
-        name: {"size": facts.size, "sha256": facts.sha256} for name, facts in sorted(files.items())
-    }
+    listed = {name: entry(facts) for name, facts in sorted(files.items())}
     write_json(folder / MANIFEST, {**about, "files": listed})
     text = _sums(listed, measure(folder / MANIFEST).sha256)
     write_whole(folder / SUMS, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_files(folder: Path) -> dict[str, dict[str, object]] | None:
-    """The files that a bundle's manifest names, each with size and sha256; None without one."""
-    files = (read_json(folder / MANIFEST) or {}).get("files")
-    if not isinstance(files, dict) or not all(isinstance(each, dict) for each in files.values()):
+def read_files(folder: Path, name: str = MANIFEST) -> dict[str, Entry] | None:
+    """The files that a list in a bundle names; None without a list, or with one that is damaged."""
+    files = (read_json(folder / name) or {}).get("files")
+    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
         return None
     return files
+
+
+def _is_entry(value: object) -> TypeGuard[Entry]:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("size"), int)
+        and isinstance(value.get("sha256"), str)
+    )
 
 
 def verify(folder: Path) -> int:
@@ -109,30 +128,29 @@ def verify(folder: Path) -> int:
     return 0
 
 
-def _look_at_all(folder: Path, files: Mapping[str, Mapping[str, object]]) -> list[Finding]:
+def _look_at_all(folder: Path, files: Mapping[str, Entry]) -> list[Difference]:
     found = []
-    sizes = [size for each in files.values() if isinstance(size := each.get("size"), int)]
-    with Meter("verifying", sum(sizes)) as meter:
+    with Meter("verifying", sum(each["size"] for each in files.values())) as meter:
         for name, wanted in files.items():
             try:
                 facts = measure(folder / name, meter)
             except FileNotFoundError:
-                found.append(Finding("missing", name, "is not there"))
+                found.append(Difference("missing", name, "is not there"))
             except OSError as error:
-                found.append(Finding("damaged", name, f"cannot be read: {error.strerror}"))
+                found.append(Difference("damaged", name, f"cannot be read: {error.strerror}"))
             else:
-                if facts.size != wanted.get("size"):
-                    why = f"has {facts.size:,} bytes, not {wanted.get('size'):,}"
-                    found.append(Finding("damaged", name, why))
-                elif facts.sha256 != wanted.get("sha256"):
-                    found.append(Finding("damaged", name, "has another SHA-256"))
+                if facts.size != wanted["size"]:
+                    why = f"has {facts.size:,} bytes, not {wanted['size']:,}"
+                    found.append(Difference("damaged", name, why))
+                elif facts.sha256 != wanted["sha256"]:
+                    found.append(Difference("damaged", name, "has another SHA-256"))
     sums = _sums(files, measure(folder / MANIFEST).sha256)
     if (folder / SUMS).is_file() and (folder / SUMS).read_bytes() != sums.encode():
-        found.append(Finding("damaged", SUMS, f"does not say what {MANIFEST} says"))
+        found.append(Difference("damaged", SUMS, f"does not say what {MANIFEST} says"))
     elif not (folder / SUMS).is_file():
-        found.append(Finding("missing", SUMS, "is not there"))
+        found.append(Difference("missing", SUMS, "is not there"))
     surplus = sorted(names_in(folder) - files.keys() - UNLISTED)
-    return found + [Finding("surplus", name, "is in no list") for name in surplus]
+    return found + [Difference("surplus", name, "is in no list") for name in surplus]
 
 
 def names_in(folder: Path) -> set[str]:
@@ -141,7 +159,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in below}
 
 
-def _sums(files: Mapping[str, Mapping[str, object]], manifest: str) -> str:
+def _sums(files: Mapping[str, Entry], manifest: str) -> str:
     """SHA256SUMS, which ends with the manifest, so that one cut short shows."""
-    lines = [f"{each.get('sha256')}  {name}\n" for name, each in files.items()]
+    lines = [f"{each['sha256']}  {name}\n" for name, each in files.items()]
     return "".join([*lines, f"{manifest}  {MANIFEST}\n"])

@@ -76,12 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         "every check before the queue",
         "doctor --config finetune.yaml --on-node",
     )
-    doctor.add_argument(
-        "--config", metavar="C", required=True, help="recipe: a file, or a name from configs/"
-    )
-    doctor.add_argument(
-        "--set", metavar="K=V", action="append", default=[], help="override a key of the recipe"
-    )
+    _add_recipe(doctor, "recipe: a file, or a name from configs/", required=True)
     doctor.add_argument(
         "--on-node", action="store_true", help="also start a short job that looks at the nodes"
     )
@@ -229,6 +224,27 @@ def _add(
     return parser
 
 
+def _add_recipe(
+    parser: argparse.ArgumentParser,
+    what: str,
+    *,
+    required: bool = False,
+    default: str | None = None,
+) -> None:
+    # Under names of their own, or what stands before the command's name would be lost in silence.
+    parser.add_argument(
+        "--config", metavar="C", dest="recipe", required=required, default=default, help=what
+    )
+    parser.add_argument(
+        "--set",
+        metavar="K=V",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a key of the recipe",
+    )
+
+
 def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     stage = _add(
         commands,
@@ -239,12 +255,7 @@ def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     which = stage.add_mutually_exclusive_group(required=True)
     which.add_argument("--to", metavar="DIR", help="the folder to make, or to go on with")
     which.add_argument("--verify", metavar="DIR", help="look at every file of a folder made so")
-    stage.add_argument(
-        "--config", metavar="C", default="finetune.yaml", help="recipe; finetune.yaml if left out"
-    )
-    stage.add_argument(
-        "--set", metavar="K=V", action="append", default=[], help="override a key of the recipe"
-    )
+    _add_recipe(stage, "recipe; finetune.yaml if left out", default="finetune.yaml")
     stage.add_argument(
         "--python", metavar="X.Y", default="3.11", help="of the cluster; 3.11 if left out"
     )

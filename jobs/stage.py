@@ -5,6 +5,7 @@ A call goes on where an earlier one ended, for whatever reason: what is there an
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from jobs.download import UnreachableError, discard_partial, fetch
 from jobs.errors import NEXT_LINE, RequestError, WorkError
 from jobs.files import write_whole
 from jobs.manifest import Facts, measure
+from jobs.notes import Notes
 from jobs.sources import SOURCES, Source, archive_source, weights_source
+from jobs.target import Target
 from jobs.text import count
-from jobs.wheelhouse import Target
 
 
 def stage(
@@ -66,9 +68,9 @@ def _fill(
     files: Sequence[Path],
     arguments: Sequence[str],
 ) -> int:
-    earlier = manifest.read_files(folder) or {}
+    notes = Notes(folder)
     missing = [
-        _explain_unknown(source)
+        _explain_unknown(source, f"{source.name} is missing")
         for place, source in wanted.items()
         if source.address is None and place not in offered and not (folder / place).is_file()
     ]
@@ -77,19 +79,20 @@ def _fill(
     facts: dict[str, Facts] = {}
     for place, source in wanted.items():
         try:
-            noted = earlier.get(place.as_posix())
-            facts[place.as_posix()] = _gather(folder / place, source, offered.get(place), noted)
+            found = _gather(folder / place, source, offered.get(place), notes)
         except WorkError as error:
             missing.append(str(error))
-    hashes = [str(each.get("sha256")) for each in earlier.values()]
-    house = wheelhouse.fill(folder / bundle.WHEELS, target, hashes)
+        else:
+            facts[place.as_posix()] = found
+            notes.add(folder / place, found)
+    house = wheelhouse.fill(folder / bundle.WHEELS, target, notes)
     if house.missing:
         missing.append(_explain_wheels(folder, target, house))
     if missing:
         again = "the bundle is not complete; the same command again keeps what is there"
         raise WorkError("\nerror: ".join([*missing, again]))
     facts |= {f"{bundle.WHEELS}/{name}": each for name, each in house.facts.items()}
-    facts |= _keep_earlier(folder, earlier, facts)
+    facts |= _keep_earlier(folder, notes, facts)
 
     write_whole(folder / bundle.REQUIREMENTS, house.requirements)
     bundle.pack_project(folder / bundle.ARCHIVE, files)
@@ -110,6 +113,7 @@ def _fill(
         "arguments": list(arguments),
     }
     sums = manifest.write(folder, facts, about)
+    notes.clear()
     _report(folder, facts, sums)
     return 0
 
@@ -151,13 +155,15 @@ def _wanted(loaded: LoadedRecipe) -> dict[Path, Source]:
     return wanted
 
 
-def _place(path: Path, key: str) -> Path:
-    if not path.is_relative_to(FOLDER.parent):
+def _place(named: Path, key: str) -> Path:
+    # Without `..`, which would lead out of the bundle as it leads out of the project.
+    path, project = (Path(os.path.normpath(each)) for each in (named, FOLDER.parent))
+    if not path.is_relative_to(project):
         raise RequestError(
             f"{key} is {path}, outside of the project; a bundle carries what lies below it: "
             f"name a relative path by --set {key}=..."
         )
-    return bundle.FILES / path.relative_to(FOLDER.parent)
+    return bundle.FILES / path.relative_to(project)
 
 
 def _match(brought: Sequence[Path], wanted: dict[Path, Source]) -> dict[Path, Path]:
@@ -196,9 +202,7 @@ def _places_by_content(path: Path, wanted: dict[Path, Source]) -> list[Path]:
     ]
 
 
-def _gather(
-    place: Path, source: Source, offered: Path | None, noted: dict[str, object] | None
-) -> Facts:
+def _gather(place: Path, source: Source, offered: Path | None, notes: Notes) -> Facts:
     """Have one file in its place: the one there, the one offered, or the published one.
 
     Raises:
@@ -212,12 +216,14 @@ def _gather(
         return _fetch(place, source)
     facts = measure(place)
     if objection := source.objection(facts):
+        if source.address is None:
+            raise WorkError(_explain_unknown(source, f"{place} {objection},"))
         print(f"{place} {objection}; it is replaced", file=sys.stderr, flush=True)
         return _fetch(place, source)
-    if not source.is_known_by_content() and noted and noted.get("sha256") != facts.sha256:
+    if not source.is_known_by_content() and notes.have(place) and not notes.fit(place, facts):
         raise WorkError(
             f"{place} is not the file that was packed before, and nobody knows which one is right; "
-            f"bring it again by --from, or remove {manifest.MANIFEST} to take this one"
+            f"bring it again by --from, or take this one by --from {shlex.quote(str(place))}"
         )
     return facts
 
@@ -230,16 +236,16 @@ def _take(place: Path, source: Source, offered: Path) -> Facts:
     if objection := source.objection(facts):
         raise WorkError(f"--from {offered}: it {objection}, as {source.name} should")
     if not place.is_file() or measure(place) != facts:
-        bundle.copy_whole(offered, place)
+        bundle.copy_whole(offered, place, facts)
     discard_partial(place)
     return facts
 
 
-def _explain_unknown(source: Source) -> str:
+def _explain_unknown(source: Source, what: str) -> str:
     known = ""
     if source.name in SOURCES:
         known = ", for data.md5 is not that of the published archive"
-    return f"{source.name} is missing and its address is not known{known}; {_by_hand(source)}"
+    return f"{what} and its address is not known{known}; {_by_hand(source)}"
 
 
 def _by_hand(source: Source) -> str:
@@ -247,8 +253,6 @@ def _by_hand(source: Source) -> str:
 
 
 def _fetch(place: Path, source: Source) -> Facts:
-    if source.address is None:
-        raise WorkError(_explain_unknown(source))
     print(f"fetching {source.address}", file=sys.stderr, flush=True)
     try:
         return fetch(source, place)
@@ -274,9 +278,7 @@ def _explain_wheels(folder: Path, target: Target, house: wheelhouse.Wheelhouse) 
     )
 
 
-def _keep_earlier(
-    folder: Path, earlier: dict[str, dict[str, object]], facts: dict[str, Facts]
-) -> dict[str, Facts]:
+def _keep_earlier(folder: Path, notes: Notes, facts: dict[str, Facts]) -> dict[str, Facts]:
     """Data and weights of earlier calls, so that one bundle can carry several; others are told."""
     kept = {}
     for name in sorted(manifest.names_in(folder / bundle.FILES)):
@@ -284,10 +286,14 @@ def _keep_earlier(
         if path in facts:
             continue
         found = measure(folder / path)
-        if earlier.get(path) == {"size": found.size, "sha256": found.sha256}:
+        if notes.fit(folder / path, found):
             kept[path] = found
         else:
-            print(f"warning: {folder / path} is not of this bundle; remove it", file=sys.stderr)
+            print(
+                f"warning: {folder / path} is not of this bundle; remove it, or {bundle.INSTALLER} "
+                "will refuse the bundle",
+                file=sys.stderr,
+            )
     return kept
 
 

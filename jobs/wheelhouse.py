@@ -11,22 +11,20 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterable
+import zipfile
+import zlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-from packaging.markers import Marker
-from packaging.specifiers import SpecifierSet
-from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from jobs.errors import RequestError, WorkError
+from jobs.errors import WorkError
 from jobs.manifest import Facts, measure
 from jobs.meter import Meter
+from jobs.notes import Notes
 from jobs.repository import PROJECT
+from jobs.target import Target
 
 LOCK = PROJECT / "requirements.lock"
 # The one place that has PyTorch's builds without CUDA; all else comes from pip's own index.
@@ -35,10 +33,8 @@ CPU_BUILDS = ("torch", "torchvision")
 # What only the builds with CUDA need.
 CUDA_ONLY = re.compile(r"(nvidia|cuda)-|triton$")
 
-PLATFORM = re.compile(r"manylinux_2_(\d{1,2})_(x86_64|aarch64)")
-# PEP 600's names for the tags of before, and the oldest glibc that there are wheels for.
-ALIASES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}
+# Where pip puts a wheel until it is known to be the right one.
+INBOX = ".inbox"
 
 PINNED = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*(?:;\s*(?P<marker>.+))?")
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -56,56 +52,6 @@ class Requirement:
     def pin(self) -> str:
         """As pip takes it."""
         return f"{self.name}=={self.version}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """The Python, the platform and the build of torch that a wheelhouse is for."""
-
-    python: str
-    glibc: int
-    machine: str
-    torch: str
-
-    @property
-    def platform(self) -> str:
-        """The newest tag of the wheels."""
-        return f"manylinux_2_{self.glibc}_{self.machine}"
-
-    @cached_property
-    def platforms(self) -> list[str]:
-        """Every tag of wheels that the platform takes, the newest first."""
-        tags = []
-        for minor in range(self.glibc, OLDEST_GLIBC[self.machine] - 1, -1):
-            tags.append(f"manylinux_2_{minor}_{self.machine}")
-            if minor in ALIASES:
-                tags.append(f"{ALIASES[minor]}_{self.machine}")
-        return tags
-
-    @cached_property
-    def tags(self) -> frozenset[Tag]:
-        """Every tag of wheels that this Python takes there."""
-        version = tuple(int(part) for part in self.python.split("."))
-        short = self.python.replace(".", "")
-        own = cpython_tags(version, [f"cp{short}"], self.platforms)
-        return frozenset([*own, *compatible_tags(version, f"cp{short}", self.platforms)])
-
-    def applies(self, marker: str) -> bool:
-        """Whether an environment marker is true there."""
-        environment = {
-            "implementation_name": "cpython",
-            "implementation_version": f"{self.python}.0",
-            "os_name": "posix",
-            "platform_machine": self.machine,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
-            "platform_system": "Linux",
-            "platform_version": "",
-            "python_full_version": f"{self.python}.0",
-            "python_version": self.python,
-            "sys_platform": "linux",
-        }
-        return Marker(marker).evaluate({**environment})
 
 
 @dataclass
@@ -130,32 +76,6 @@ class Wheelhouse:
         return "".join(sorted(lines))
 
 
-def parse_target(python: str, platform: str, torch: str) -> Target:
-    """The target that the command line names.
-
-    Raises:
-        RequestError: this project or its wheels do not run there.
-    """
-    problems = []
-    needed = _python_needed()
-    if not re.fullmatch(r"3\.\d{1,2}", python) or f"{python}.0" not in SpecifierSet(needed):
-        problems.append(f"--python {python}: the project needs a Python of {needed}, as in 3.11")
-    match = PLATFORM.fullmatch(platform.replace("manylinux2014_", "manylinux_2_17_"))
-    if not match:
-        problems.append(
-            f"--platform {platform}: expected manylinux_2_N_x86_64 or manylinux_2_N_aarch64, where "
-            "the cluster's glibc is 2.N or later (ldd --version)"
-        )
-    if problems or not match:
-        raise RequestError(*problems)
-    return Target(python, int(match.group(1)), match.group(2), torch)
-
-
-def _python_needed() -> str:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["requires-python"])
-
-
 def read_lock(text: str, target: Target) -> list[Requirement]:
     """The requirements that apply to a target, from the text of a lock file."""
     found = []
@@ -176,13 +96,13 @@ def read_lock(text: str, target: Target) -> list[Requirement]:
     return found
 
 
-def fill(folder: Path, target: Target, known: Iterable[str], lock: Path = LOCK) -> Wheelhouse:
+def fill(folder: Path, target: Target, notes: Notes, lock: Path = LOCK) -> Wheelhouse:
     """Have the wheels for `target` in a folder: keep those that are right, fetch the others.
 
     Args:
         folder: the wheelhouse; wheels that are not for this target are removed from it.
         target: what it is for.
-        known: SHA-256 of wheels that an earlier call fetched and the lock does not know.
+        notes: of the bundle, where wheels that the lock has no hash of are noted as they come.
         lock: the lock file.
 
     Returns:
@@ -192,9 +112,10 @@ def fill(folder: Path, target: Target, known: Iterable[str], lock: Path = LOCK) 
         OSError: the folder cannot be read or written.
     """
     folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder / INBOX, ignore_errors=True)  # of a call that was killed
     requirements = read_lock(lock.read_text(encoding="utf-8"), target)
     house = Wheelhouse()
-    _keep(folder, target, requirements, frozenset(known), house)
+    _keep(folder, target, requirements, notes, house)
     wanted = [each for each in requirements if each not in house.wheels]
     for number, requirement in enumerate(wanted, start=1):
         print(f"wheel {number} of {len(wanted)}: {requirement.pin}", file=sys.stderr, flush=True)
@@ -204,6 +125,8 @@ def fill(folder: Path, target: Target, known: Iterable[str], lock: Path = LOCK) 
             house.missing = wanted[number - 1 :]
             break
         house.wheels[requirement] = fetched
+        if not requirement.hashes:
+            notes.add(folder / fetched[0], fetched[1])
     return house
 
 
@@ -211,7 +134,7 @@ def _keep(
     folder: Path,
     target: Target,
     requirements: list[Requirement],
-    known: frozenset[str],
+    notes: Notes,
     house: Wheelhouse,
 ) -> None:
     """Take what is there already, and remove the rest."""
@@ -229,12 +152,38 @@ def _keep(
                 _remove(path, "is not of this bundle")
                 continue
             facts = measure(path, meter)
-            if facts.sha256 not in (requirement.hashes or known):
-                _remove(path, "is damaged, or nobody has told its hash")
+            if not _is_right(path, facts, requirement, notes):
+                _remove(path, "is damaged")
             elif requirement in house.wheels:
                 _remove(path, "is there in another build")
             else:
                 house.wheels[requirement] = (path.name, facts)
+
+
+def _is_right(path: Path, facts: Facts, requirement: Requirement, notes: Notes) -> bool:
+    if requirement.hashes:
+        return facts.sha256 in requirement.hashes
+    if notes.fit(path, facts):
+        return True
+    if not _is_whole(path):
+        return False
+    # Placed here by hand, as a person is told to where pip finds none.
+    print(
+        f"{path}: nobody has told its SHA-256; taken as it is, {facts.sha256}",
+        file=sys.stderr,
+        flush=True,
+    )
+    notes.add(path, facts)
+    return True
+
+
+def _is_whole(wheel: Path) -> bool:
+    """Whether a wheel holds what its own checksums say, so that half a copy shows."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+        return False
 
 
 def _remove(path: Path, why: str) -> None:
@@ -244,8 +193,7 @@ def _remove(path: Path, why: str) -> None:
 
 def _download(folder: Path, target: Target, requirement: Requirement) -> tuple[str, Facts] | None:
     """Let pip fetch one wheel; its name and what it is, or None if pip could not."""
-    inbox = folder / ".inbox"
-    shutil.rmtree(inbox, ignore_errors=True)
+    inbox = folder / INBOX
     inbox.mkdir()
     try:
         pinned = inbox / "requirement.txt"

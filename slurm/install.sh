@@ -67,6 +67,24 @@ verify() {
     say "$told"
     fail 1 "the bundle is damaged: carry the files named above again"
   }
+  refuse_surplus
+}
+
+# What no list names was not checked, and would be installed with the rest.
+refuse_surplus() {
+  local line path surplus=()
+  local -A listed=()
+  while IFS= read -r line; do
+    listed[${line#*  }]=1
+  done <"$bundle/SHA256SUMS"
+  shopt -s globstar dotglob nullglob
+  for path in "$bundle"/files/** "$bundle"/wheels/**; do
+    [[ -d $path && ! -L $path ]] || [[ -n ${listed[${path#"$bundle/"}]:-} ]] || surplus+=("$path")
+  done
+  shopt -u globstar dotglob nullglob
+  ((${#surplus[@]})) || return 0
+  printf '  %s\n' "${surplus[@]}" >&2
+  fail 1 "the files named above are in no list of the bundle: remove them"
 }
 
 read_facts() {
@@ -123,23 +141,27 @@ open_target() {
   mkdir -p -- "$target" || fail 1 "$target cannot be made"
   : >>"$target/$MARKER" || fail 1 "$target cannot be written to"
   exec 9<>"$target/$MARKER"
-  if command -v flock >/dev/null && ! flock -n 9; then
-    fail 2 "another install.sh is at work on $target"
+  # Another failure means that this file system has no locks, which is no reason to stop.
+  if command -v flock >/dev/null; then
+    flock -n -E 99 9 2>/dev/null || [[ $? != 99 ]] ||
+      fail 2 "another install.sh is at work on $target"
   fi
   printf '%s\n' "$key" >&9
   target=$(cd -- "$target" && pwd -P)
 }
 
 check_room() {
-  local free
+  local free held
   free=$(df --output=avail --block-size=1 -- "$target" | tail -n 1)
-  ((free >= room)) ||
-    fail 1 "$target has room for $((free / 1000000)) MB, and $((room / 1000000)) MB are needed"
+  # What an installation that broke off has unpacked is written over, and takes no more room.
+  held=$(du --summarize --block-size=1 -- "$target" | cut -f 1)
+  ((free + held >= room)) ||
+    fail 1 "$target has room for $(((free + held) / 1000000)) MB," \
+      "and $((room / 1000000)) MB are needed"
 }
 
 make_environment() {
   local env=$target/.venv pip
-  rm -rf -- "$env"
   say "making $env (torch: $torch); this takes minutes"
   "$interpreter" -I -m venv -- "$env" || fail 1 "$interpreter could not make $env"
   # Neither a person's nor the site's settings of pip may name an index.
@@ -174,6 +196,7 @@ open_target
 trap '[[ ! -e $target/$MARKER ]] || say "$target is not complete; the same command goes on"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+rm -rf -- "$target/.venv" # half made, and large
 check_room
 say "unpacking the project, data and weights to $target"
 "$interpreter" -I -c "$UNPACK" "$bundle/project.tar.gz" "$target"

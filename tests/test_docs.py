@@ -79,8 +79,8 @@ def test_every_command_is_understood(page: str) -> None:
     assert commands
     for command in commands:
         options = make_parser().parse_args(shlex.split(command))
-        if options.config:
-            load_recipe(options.config, options.set)
+        if recipe := options.config or getattr(options, "recipe", None):
+            load_recipe(recipe, [*options.set, *getattr(options, "overrides", [])])
 
 
 def test_commands_that_take_a_model_out_are_understood() -> None:

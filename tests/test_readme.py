@@ -62,8 +62,8 @@ def test_every_command_is_understood(command: str) -> None:
     match words:
         case ["python", "launch.py", *arguments]:
             options = make_parser().parse_args(arguments)
-            if options.config:
-                load_recipe(options.config, options.set)
+            if recipe := options.config or getattr(options, "recipe", None):
+                load_recipe(recipe, [*options.set, *getattr(options, "overrides", [])])
         case ["python", "-m", "train.weights", _]:
             assert (PROJECT / "train" / "weights.py").is_file()
         case ["python", "-m", "train.predict", *arguments]:

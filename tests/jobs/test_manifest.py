@@ -75,7 +75,18 @@ def test_a_damaged_list_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]
     assert "damaged  SHA256SUMS: does not say what manifest.json says" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"files": 5}', '{"files": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"files": 5}',
+        '{"files": {}}',
+        '{"files": {"README.txt": {}}}',
+        '{"files": {"README.txt": {"size": "7", "sha256": "00"}}}',
+        '{"files": {"README.txt": {"size": 7, "sha256": null}}}',
+    ],
+)
 def test_a_damaged_manifest_is_told(bundle: Path, text: str) -> None:
     (bundle / "manifest.json").write_text(text)
 

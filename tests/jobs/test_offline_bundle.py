@@ -34,6 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
     torch.save(resnet50().state_dict(), weights)
     bundle = folder / "bundle"
     (bundle / "wheels").mkdir(parents=True)
+    (bundle / ".stage.lock").touch()
     here = sysconfig.get_paths()["purelib"]
     sha256 = make_wheel(bundle / "wheels", WHEEL, packages__pth=f"{here}\n")
     project = folder / "project"

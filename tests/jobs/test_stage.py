@@ -20,7 +20,7 @@ from jobs import stage as command
 from jobs.errors import RequestError, WorkError
 from jobs.manifest import measure, verify
 from jobs.sources import SOURCES, Source
-from jobs.wheelhouse import Target
+from jobs.target import Target
 from tests.conftest import PROJECT
 from tests.jobs.unsteady_server import Behaviour, serving
 from tests.jobs.wheels import make_wheel
@@ -61,6 +61,7 @@ def brought(tmp_path: Path) -> list[Path]:
 def stage(folder: Path, brought: list[Path], *overrides: str, config: str = "finetune.yaml") -> int:
     if not folder.exists():
         shutil.copytree(folder.parent / "index", folder / "wheels")
+        (folder / ".stage.lock").touch()
     loaded = load_recipe(config, overrides)
     return command.stage(folder, loaded, overrides, TARGET, brought)
 
@@ -130,7 +131,8 @@ def test_a_file_that_nobody_asked_for_is_refused_before_anything_is_made(
     with pytest.raises(RequestError, match=r"--from .*other.pth: neither its name nor its content"):
         stage(tmp_path / "bundle", [*brought, other, tmp_path / "gone"], *RECIPE)
 
-    assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["wheels"]
+    made = {path.name for path in (tmp_path / "bundle").iterdir()}
+    assert made == {".stage.lock", "wheels"}
 
 
 def test_a_wrong_file_is_not_taken(tmp_path: Path, brought: list[Path]) -> None:
@@ -249,6 +251,7 @@ def test_a_file_that_came_by_hand_leaves_nothing_of_its_download(
     half = tmp_path / "bundle" / "files" / "weights" / "mine.pth.partial"
     half.parent.mkdir(parents=True)
     half.write_bytes(WEIGHTS[:3])
+    (tmp_path / "bundle" / ".stage.lock").touch()
 
     stage(tmp_path / "bundle", brought, *RECIPE)
 
@@ -300,21 +303,6 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_clear_error(
 
     with pytest.raises(WorkError, match="No space left on device; what has come is kept"):
         stage(tmp_path / "bundle", brought, *RECIPE)
-
-
-def test_where_git_cannot_say_data_weights_and_logs_stay_here(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundle, "PROJECT", workplace.project)
-    (workplace.project / ".hidden").touch()
-
-    (workplace.project / "mine" / "wheels").mkdir(parents=True)
-    (workplace.project / "mine" / "wheels" / "a.whl").touch()
-
-    found = {path.as_posix() for path in bundle.project_files(workplace.project / "mine")}
-
-    assert {"launch.py", "configs/finetune.yaml", "jobs/cli.py"} <= found
-    assert not [name for name in found if name.startswith(("data", ".", "logs", "mine"))]
 
 
 def test_a_connected_machine_needs_five_packages() -> None:

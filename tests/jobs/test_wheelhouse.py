@@ -9,7 +9,9 @@ from packaging.tags import Tag
 
 from jobs import wheelhouse
 from jobs.errors import RequestError
-from jobs.wheelhouse import LOCK, Requirement, Target, fill, parse_target, pip_command, read_lock
+from jobs.notes import Notes
+from jobs.target import Target, parse_target
+from jobs.wheelhouse import LOCK, Requirement, fill, pip_command, read_lock
 from tests.jobs.wheels import make_wheel
 
 TARGET = Target("3.12", 28, "x86_64", "cuda")
@@ -130,7 +132,7 @@ def test_right_wheels_are_kept_and_all_others_are_removed(
     asked = []
     monkeypatch.setattr(wheelhouse, "_download", lambda *arguments: asked.append(arguments[2]))
 
-    house = fill(wheels, TARGET, [], lock)
+    house = fill(wheels, TARGET, Notes(tmp_path), lock)
 
     assert [path.name for path in wheels.iterdir()] == [
         "one-1.0-cp312-cp312-manylinux_2_17_x86_64.whl"
@@ -141,19 +143,6 @@ def test_right_wheels_are_kept_and_all_others_are_removed(
     assert "two-2.0-py3-none-any.whl: is damaged" in told
     assert "notes.txt: is no wheel" in told
     assert "cp311-cp311-manylinux_2_17_x86_64.whl: is not of this bundle" in told
-
-
-def test_a_build_of_unknown_hash_is_kept_once_it_is_noted(tmp_path: Path) -> None:
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    noted = make_wheel(wheels, "torch-2.15.0+cpu-cp312-cp312-manylinux_2_28_x86_64.whl")
-    lock = tmp_path / "lock"
-    lock.write_text(f"torch==2.15.0 \\\n    --hash=sha256:{A}\n")
-
-    house = fill(wheels, Target("3.12", 28, "x86_64", "cpu"), [noted], lock)
-
-    assert house.requirements == f"torch==2.15.0+cpu --hash=sha256:{noted}\n"
-    assert house.missing == []
 
 
 def test_pip_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +156,7 @@ def test_pip_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lock = tmp_path / "lock"
     lock.write_text(f"onewheel==1.0 ; python_version == '3.14' \\\n    --hash=sha256:{sha256}\n")
 
-    house = fill(tmp_path / "wheels", Target("3.14", 28, "x86_64", "cuda"), [], lock)
+    house = fill(tmp_path / "wheels", Target("3.14", 28, "x86_64", "cuda"), Notes(tmp_path), lock)
 
     assert house.missing == []
     assert [path.name for path in (tmp_path / "wheels").iterdir()] == [name]
@@ -184,7 +173,7 @@ def test_pip_takes_no_file_of_another_hash(
     lock = tmp_path / "lock"
     lock.write_text(f"onewheel==1.0 --hash=sha256:{A}\n")
 
-    house = fill(tmp_path / "wheels", TARGET, [], lock)
+    house = fill(tmp_path / "wheels", TARGET, Notes(tmp_path), lock)
 
     assert [each.pin for each in house.missing] == ["onewheel==1.0"]
     assert list((tmp_path / "wheels").iterdir()) == []

@@ -25,6 +25,9 @@ class Behaviour:
     """What the first requests are answered instead."""
     claimed_size: int | None = None
     shifts_ranges: bool = False
+    tells_length: bool = True
+    tells_total: bool = True
+    """Of a part, the size of the whole."""
     silence_seconds: float = 0.0
     asked: list[str | None] = field(default_factory=list)
 
@@ -56,11 +59,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             told = start + 1 if plan.shifts_ranges else start
-            self.send_header("Content-Range", f"bytes {told}-{size - 1}/{size}")
+            total = size if plan.tells_total else "*"
+            self.send_header("Content-Range", f"bytes {told}-{size - 1}/{total}")
         if plan.tag:
             self.send_header("ETag", plan.tag)
         claimed = plan.claimed_size or size
-        self.send_header("Content-Length", str(claimed - start))
+        if plan.tells_length:
+            self.send_header("Content-Length", str(claimed - start))
         self.end_headers()
         self._send(plan, plan.content[start:])
 
