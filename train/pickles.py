@@ -2,9 +2,9 @@
 
 `torch.load(weights_only=True)` runs no code of a file's choice. It still does what plain
 instructions ask for: hash a tuple that nests a billion-fold, allocate a storage of any claimed
-size, make a tensor of quintillions of elements out of one, copy one text a million times. Here a pickle is read first, by the
-standard library's disassembler, and refused unless it builds what a checkpoint is made of, in
-proportion to its own length.
+size, make a tensor of quintillions of elements out of one, copy one text a million times. Here a
+pickle is read first, by the standard library's disassembler, and refused unless it builds what a
+checkpoint is made of, in proportion to its own length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from train.admitted import (
     STAND_INS,
     STORAGES,
 )
-from train.errors import RequestError, printable
+from train.errors import RequestError, first_line, printable
 
 # A checkpoint of ResNet-50 with its optimizer takes 40,000 instructions.
 MOST_INSTRUCTIONS = 400_000
@@ -107,10 +107,7 @@ def plan(file: IO[bytes]) -> Plan:
     except RequestError:
         raise
     except Exception as error:  # whatever the disassembler meets in a damaged one
-        text = next(iter(str(error).splitlines()), "")
-        raise RequestError(
-            f"its pickle is damaged ({printable(text) or type(error).__name__})"
-        ) from None
+        raise RequestError(f"its pickle is damaged ({first_line(error)})") from None
     return found
 
 
