@@ -25,6 +25,7 @@ from tests.train.conftest import ONE_THREAD
 from tests.train.made_runs import CLASSES, add_checkpoint, make_entries, make_recipe, make_run
 from tests.train.runs import changed, results
 from train import export, writers
+from train.checkpoint import Manifest
 from train.errors import RequestError
 from train.model import build_model
 from train.prediction import read_model
@@ -246,6 +247,68 @@ def test_damaged_checkpoint_is_refused_and_the_other_is_not(
         write(unfinished, "mmcls", tmp_path)
     assert not (tmp_path / "model.pth").exists()
     write(unfinished, "mmcls", tmp_path, best=True)
+
+
+@pytest.mark.parametrize("pattern", ["step-00000025-*.pt", "step-00000025.json"])
+def test_checkpoint_that_cannot_be_read_is_not_called_damaged(
+    unfinished: Path, tmp_path: Path, pattern: str
+) -> None:
+    """A file of the kernel's stands for one of another user, which root could read."""
+    [path] = (unfinished / "checkpoints").glob(pattern)
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+    with pytest.raises(RequestError) as refusal:
+        write(unfinished, "mmcls", tmp_path)
+    assert str(refusal.value) == (
+        f"{path} cannot be read (Input/output error): ask the run's owner to let you read it, "
+        "or for a copy"
+    )
+
+
+def test_folder_that_one_may_not_enter_is_named_and_the_target_not_blamed() -> None:
+    """As an ordinary user, which a process of root becomes for it."""
+    code = """if True:
+        import os, sys, tempfile
+        from pathlib import Path
+        from train import export, writers
+        os.geteuid() or os.setuid(65534)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name, "checkpoints")
+            folder.mkdir(mode=0)
+            sys.argv = ["export", "--run", name, "--layout", "mmcls", f"{name}/model.pth"]
+            print(export.main(), os.listdir(name))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout == "2 ['checkpoints']\n"
+    assert done.stderr.endswith(
+        "/checkpoints cannot be read (Permission denied): ask the run's owner to let you read it, "
+        "or for a copy\n"
+    )
+
+
+def test_checkpoint_that_is_pruned_meanwhile_asks_to_try_again(
+    unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [path] = (unfinished / "checkpoints").glob("step-00000025-*.pt")
+    choose = writers.choose
+
+    def choose_and_prune(folder: Path, *, best: bool) -> Manifest:
+        chosen = choose(folder, best=best)
+        path.unlink()
+        return chosen
+
+    monkeypatch.setattr(writers, "choose", choose_and_prune)
+    with pytest.raises(RequestError, match=f"{path} has just been replaced by .*: try again"):
+        write(unfinished, "mmcls", tmp_path)
 
 
 def test_damaged_manifest_does_not_make_an_older_checkpoint_the_newest(
