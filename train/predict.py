@@ -104,8 +104,12 @@ def run(checkpoint: Path, sources: list[Path], given: dict[str, Any], output: Pa
         OSError: the CSV cannot be written.
     """
     for source in sources:
-        if not source.exists():
-            raise RequestError(f"there is no file or folder {source}")
+        try:
+            source.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise RequestError(f"there is no file or folder {source}") from None
+        except OSError as error:
+            raise RequestError(f"{source} cannot be read: {error.strerror}") from None
     if next(find_images(sources, lambda _path, _why: None), None) is None:
         raise RequestError(f"there is no image in {', '.join(map(str, sources))}")
     # Only now: importing torch takes seconds.
