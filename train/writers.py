@@ -64,8 +64,8 @@ def export(run_dir: Path, layout: str, out: Path, *, best: bool) -> str:
         best: take the checkpoint with the best score, not the newest.
 
     Raises:
-        RequestError: the run has no checkpoint, it is damaged, or the name of `out` promises
-            another file.
+        RequestError: the run has no checkpoint, it is damaged, the name of `out` promises another
+            file, or `out` is there after all.
         OSError: `out` cannot be written; nothing of it is left then.
     """
     manifest = choose(run_dir / "checkpoints", best=best)
@@ -80,8 +80,13 @@ def export(run_dir: Path, layout: str, out: Path, *, best: bool) -> str:
     content = serialise(layout, plain, known)
     sha256 = hashlib.sha256(content).hexdigest()
     keep_promise(out, sha256)
-    with whole_file(out) as file:
-        file.write(content)
+    try:
+        with whole_file(out, replace=False) as file:
+            file.write(content)
+    except FileExistsError:
+        raise RequestError(
+            f"{out} has appeared meanwhile and is not overwritten: name another file or remove it"
+        ) from None
     return describe(run_dir, layout, out, known, (len(content), sha256), best=best)
 
 

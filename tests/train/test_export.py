@@ -167,6 +167,19 @@ def test_name_that_promises_the_right_sha256_is_taken_and_another_refused(
     assert read_model(good, {}).usage.classes == CLASSES
 
 
+def test_file_that_appears_while_an_export_is_at_work_stays_as_it_is(
+    run: Path, tmp_path: Path
+) -> None:
+    """`export` itself is asked, behind the check of the name with which the command begins."""
+    out = tmp_path / "model.pth"
+    out.write_bytes(b"precious")
+
+    with pytest.raises(RequestError, match=r"model\.pth has appeared meanwhile and is not overwri"):
+        write(run, "mmcls", tmp_path)
+    assert out.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [out]
+
+
 @pytest.fixture(scope="session")
 def going_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two checkpoints, the last of them not evaluated."""
