@@ -46,9 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
     unsaid = parser.add_argument_group("for a file that does not say them itself")
     unsaid.add_argument(
         "--classes",
-        type=lambda text: text.split(","),
+        type=_names,
         metavar="A,B,...",
-        help="names of the classes, in the order of the model's outputs",
+        help="names of the classes, in the order of the model's outputs, as a row of CSV",
     )
     unsaid.add_argument(
         "--resolution", type=int, metavar="PIXELS", help="side that it was trained at"
@@ -61,6 +61,14 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"{what}, in grey levels; CIFAR-10's if left out",
         )
     return parser
+
+
+def _names(text: str) -> list[str]:
+    try:
+        [names] = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError):
+        raise argparse.ArgumentTypeError(f"expected names as a row of CSV, got {text!r}") from None
+    return names
 
 
 def _channels(text: str) -> list[float]:

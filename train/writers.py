@@ -17,7 +17,7 @@ from torch import Tensor
 
 from configs.checksum import promised_sha256
 from configs.schema import Data, Model
-from train import checkpoint, facts
+from train import checkpoint, facts, predict
 from train.checkpoint import Manifest
 from train.errors import RequestError
 from train.files import whole_file
@@ -285,7 +285,8 @@ def options(layout: str, known: Mapping[str, Any]) -> str:
         needed = ["classes", "resolution", *differing]
     text = ""
     for key in needed:
-        value = known.get(key, "A,B,...")
-        words = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        text += f" --{key} {shlex.quote(words)}"
+        value = known.get(key, ["A", "B", "..."])
+        row = predict.line(*(value if isinstance(value, list) else [value])).decode().rstrip("\n")
+        # Joined to its option, for a name may begin with a hyphen.
+        text += f" --{key}={shlex.quote(row)}"
     return text

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tests.conftest import PROJECT
 from tests.train.conftest import ONE_THREAD
 from tests.train.made_runs import CLASSES, add_checkpoint, make_entries, make_recipe, make_run
 from tests.train.runs import changed, results
-from train import export, writers
+from train import export, predict, writers
 from train.checkpoint import Manifest
 from train.errors import RequestError
 from train.model import build_model
@@ -144,12 +145,32 @@ def test_what_is_printed_is_true_and_equal_models_give_equal_files(
     assert lines[3] == f"  SHA-256  {hashlib.sha256(content).hexdigest()} of the file"
     assert lines[4].split()[0] == results(run)["weights_sha256"]
     bare = (
-        " --classes 'kind a,kind b,kind c,kind d,kind e,kind f,kind g,kind h,kind i,kind j'"
-        " --resolution 32 --mean 120.0,110.5,100.0"
+        " --classes='kind a,kind b,kind c,kind d,kind e,kind f,kind g,kind h,kind i,kind j'"
+        " --resolution=32 --mean=120.0,110.5,100.0"
     )
     command = f"  python -m train.predict --checkpoint {out}"
     options = bare if layout == "torchvision" else ""
     assert lines[5:] == [f"{command}{options} IMAGES_OR_FOLDER"]
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["cat, domestic", "dog"],
+        ['the "cat"', "d'og", "été"],
+        ["-", "--mean"],
+        [" a", "b "],
+        ["a,b"],
+    ],
+)
+def test_command_that_is_printed_gives_back_the_names_that_it_was_made_of(
+    classes: list[str],
+) -> None:
+    known = {"classes": classes, "resolution": 32, "mean": [1.0, 2.5, 3.0], "std": [4.0] * 3}
+    words = shlex.split(writers.options("torchvision", known))
+
+    found = predict.make_parser().parse_args(["--checkpoint", "model.pth", *words, "photos"])
+    assert {key: getattr(found, key) for key in known} == known
 
 
 def test_name_that_promises_the_right_sha256_is_taken_and_another_refused(
@@ -228,7 +249,7 @@ def test_checkpoint_older_than_its_class_names_has_them_from_the_results(tmp_pat
     out = tmp_path / "unnamed.safetensors"
     told = writers.export(run_dir, "safetensors", out, best=False)
     assert "warning: the names of the classes are not known" in told
-    assert "--classes A,B,..." in told
+    assert "--classes=A,B,..." in told
     assert read_model(out, {"classes": CLASSES}).usage.classes == CLASSES
 
 

@@ -290,6 +290,15 @@ def test_source_below_a_folder_that_one_may_not_enter_is_named() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["", '"a', 'a,"b"c', "a\nb"])
+def test_class_names_that_are_no_row_of_csv_are_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        predict.make_parser().parse_args(["--checkpoint", "a.pth", "--classes", text, "photos"])
+    assert f"--classes: expected names as a row of CSV, got {text!r}" in capsys.readouterr().err
+
+
 def test_no_checkpoint_is_one_line(
     digits: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
