@@ -15,7 +15,8 @@ ORDERED_DICT = "collections.OrderedDict"
 REBUILDS = {"torch._utils._rebuild_tensor": 4, "torch._utils._rebuild_tensor_v2": 6}
 PARAMETER = "torch._utils._rebuild_parameter"
 ENCODE = "_codecs.encode"
-PLAIN = {"torch.Size", "torch.device"} | {
+SIZE = "torch.Size"
+PLAIN = {SIZE, "torch.device"} | {
     f"torch.{name}"
     for name in (
         "uint8", "int8", "bool", "int16", "int32", "int64", "float16", "bfloat16", "float32",

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 
 from train.admitted import StandIn
-from train.errors import RequestError, printable
+from train.errors import RequestError, first_line, printable
 from train.pickles import Plan, Value, plan
 
 # A ResNet-50 in float64 with Adam's state and an average has 0.8 GB.
@@ -243,12 +243,6 @@ def load(file: io.BytesIO, found: Plan) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise RequestError(first_line(error)) from None
-
-
-def first_line(error: Exception) -> str:
-    """An exception's first line, or its name where it has none."""
-    line = next(iter(str(error).splitlines()), "")
-    return printable(line, 200) or type(error).__name__
 
 
 class _Guarded(io.BytesIO):

@@ -20,3 +20,9 @@ def printable(text: object, length: int = 100) -> str:
     return "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:length]
     )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's exception, printable; its name where it has none."""
+    line = next(iter(str(error).splitlines()), "")
+    return printable(line, 200) or type(error).__name__

@@ -122,17 +122,23 @@ def in_file(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     meta = checkpoint.content.get("meta")
     if checkpoint.content.keys() >= OURS:
         found = of_a_run(checkpoint.content)
-        found["classes"] = found["classes"] or classes_in_results(path.absolute().parents[1])
+        run_dir = path.absolute().parent.parent
+        found["classes"] = _names(found["classes"]) or classes_in_results(run_dir)
     elif isinstance(meta, Mapping):
         about_data = meta.get("dataset_meta")
         classes = about_data.get("classes") if isinstance(about_data, Mapping) else None
         own = meta.get(KEY)
-        found = {"classes": classes or meta.get("CLASSES")}
+        found = {"classes": _names(classes) or _names(meta.get("CLASSES"))}
         found |= own if isinstance(own, Mapping) else {}
     else:
         found = from_strings(checkpoint.metadata)
     known = ("classes", "stem", "resolution", "mean", "std")
     return {key: found[key] for key in known if found.get(key) is not None}
+
+
+def _names(value: object) -> list[Any] | tuple[Any, ...] | None:
+    """A list of the file's, else None; a tensor, say, cannot even be asked whether it is empty."""
+    return value if isinstance(value, list | tuple) and value else None
 
 
 def usage(said: Mapping[str, Any], given: Mapping[str, Any]) -> Usage:

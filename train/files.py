@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import platform
@@ -17,13 +18,17 @@ STALE_AFTER_S = 3600
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` when the block ends without an exception.
 
     It has reached the disk by then. Otherwise nothing of it is left and `path` is as it was.
 
+    Args:
+        path: its final name.
+        replace: take the place of what has that name when the block ends.
+
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or (FileExistsError) is not to replace what is there.
     """
     # Not the number of the process alone: two nodes may have equal ones.
     name = f"{path.name}.{platform.node()}.{secrets.token_hex(4)}.{UNFINISHED}"
@@ -33,13 +38,37 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        if replace:
+            unfinished.replace(path)
+        else:
+            give_free_name(unfinished, path)
     except BaseException:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
         flush(path.parent)
+
+
+def give_free_name(unfinished: Path, path: Path) -> None:
+    """Rename a file to `path`, unless something has that name.
+
+    On a file system without hard links, what appears there in the last instant is replaced.
+
+    Raises:
+        FileExistsError: something has it.
+        OSError: the file cannot be renamed.
+    """
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        unfinished.replace(path)
+    else:
+        unfinished.unlink()
 
 
 def flush(path: Path) -> None:

@@ -30,9 +30,11 @@ def _inspect(event: str, arguments: tuple[Any, ...]) -> None:
                 f"{name} is missing, and a job loads nothing from the network: bring it from "
                 f"{address} to storage that the nodes see, and name that file in the recipe"
             )
-        case "socket.getaddrinfo", (host, *_) if is_remote(_text(host)):
-            raise RequestError(_refusal(_text(host)))
-        case "socket.connect", (_, (host, *_)) if is_remote(_text(host)):
+        case (
+            ("socket.getaddrinfo" | "socket.gethostbyname" | "socket.gethostbyaddr", (host, *_))
+            | ("socket.getnameinfo", ((host, *_),))
+            | ("socket.connect" | "socket.sendto" | "socket.sendmsg", (_, (host, *_)))
+        ) if is_remote(_text(host)):
             raise RequestError(_refusal(_text(host)))
 
 
@@ -44,7 +46,9 @@ def _refusal(host: str | None) -> str:
 
 
 def _text(host: object) -> str | None:
-    return host.decode("idna", errors="replace") if isinstance(host, bytes) else host and str(host)
+    if isinstance(host, bytes):
+        return host.decode("ascii", errors="backslashreplace")
+    return str(host) if host else None
 
 
 def is_remote(host: str | None) -> bool:

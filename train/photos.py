@@ -48,7 +48,7 @@ def find_images(sources: Iterable[Path], report: Report) -> Iterator[Path]:
     links to other folders are not followed. A folder that cannot be listed is told to `report`.
     """
     for source in sources:
-        if not source.is_dir():
+        if not os.path.isdir(source):  # noqa: PTH112 - Path's raises where one may not enter
             yield source
             continue
 

@@ -2,9 +2,9 @@
 
 `torch.load(weights_only=True)` runs no code of a file's choice. It still does what plain
 instructions ask for: hash a tuple that nests a billion-fold, allocate a storage of any claimed
-size, make a tensor of quintillions of elements out of one. Here a pickle is read first, by the
-standard library's disassembler, and refused unless it builds what a checkpoint is made of, in
-proportion to its own length.
+size, make a tensor of quintillions of elements out of one, copy one text a million times. Here a
+pickle is read first, by the standard library's disassembler, and refused unless it builds what a
+checkpoint is made of, in proportion to its own length.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from train.admitted import (
     PLAIN,
     REBUILDS,
     RENAMED,
+    SIZE,
     STAND_INS,
     STORAGES,
 )
-from train.errors import RequestError, printable
+from train.errors import RequestError, first_line, printable
 
 # A checkpoint of ResNet-50 with its optimizer takes 40,000 instructions.
 MOST_INSTRUCTIONS = 400_000
@@ -85,11 +86,13 @@ class Plan:
     """What one pickle builds.
 
     `storages`: by key, what must lie beside the pickle. `stand_ins`: names of what is not read.
+    `copied`: characters and numbers that its calls copy, each as often as they do.
     """
 
     result: Any = None
     storages: dict[str, Storage] = field(default_factory=dict)
     stand_ins: set[str] = field(default_factory=set)
+    copied: int = 0
 
 
 def plan(file: IO[bytes]) -> Plan:
@@ -104,10 +107,7 @@ def plan(file: IO[bytes]) -> Plan:
     except RequestError:
         raise
     except Exception as error:  # whatever the disassembler meets in a damaged one
-        text = next(iter(str(error).splitlines()), "")
-        raise RequestError(
-            f"its pickle is damaged ({printable(text) or type(error).__name__})"
-        ) from None
+        raise RequestError(f"its pickle is damaged ({first_line(error)})") from None
     return found
 
 
@@ -115,6 +115,7 @@ def _follow(file: IO[bytes], found: Plan) -> None:  # noqa: PLR0912, PLR0915 - o
     stack: list[Any] = []
     marked: list[list[Any]] = []
     memo: dict[int, Any] = {}
+    start = file.tell()
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if number > MOST_INSTRUCTIONS:
             raise RequestError(
@@ -173,7 +174,10 @@ def _follow(file: IO[bytes], found: Plan) -> None:  # noqa: PLR0912, PLR0915 - o
                 arguments = _expect(stack.pop(), "tuple").items
                 function = _expect(stack.pop(), "global").name
                 label = stack[-1] if stack and isinstance(stack[-1], str) else "a tensor"
-                stack.append(_call(function, arguments, label))
+                stack.append(_call(function, arguments, label, found))
+                # What torch.save writes has a place of its own in the pickle for each of them.
+                if found.copied > file.tell() - start:
+                    raise RequestError(f"its pickle copies one value over and over: {NOTHING_ELSE}")
             case "BUILD":
                 state = stack.pop()
                 _check_state(stack[-1], state)
@@ -241,7 +245,7 @@ def _storage(value: Any, found: Plan) -> Value:
     return Value("storage", numel=numel)
 
 
-def _call(function: str, arguments: list[Any], label: str) -> Value:
+def _call(function: str, arguments: list[Any], label: str, found: Plan) -> Value:
     if function in REBUILDS:
         _check_tensor(arguments, REBUILDS[function], printable(label))
         return Value("tensor")
@@ -252,8 +256,12 @@ def _call(function: str, arguments: list[Any], label: str) -> Value:
         if arguments:
             raise RequestError("its pickle fills a dictionary in a way that torch.save does not")
         return Value("dict")
-    if function == ENCODE and arguments[1:] != ["latin1"]:
-        raise RequestError("its pickle has bytes in an unknown encoding")
+    if function == ENCODE:
+        if not isinstance(arguments[0], str) or arguments[1:] != ["latin1"]:
+            raise RequestError("its pickle has bytes in an unknown encoding")
+        found.copied += len(arguments[0])
+    if function == SIZE:
+        found.copied += len(_expect(arguments[0], "tuple").items)
     if function in STORAGES:
         raise RequestError("its pickle makes a storage instead of referring to one")
     return Value("other")

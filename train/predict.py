@@ -46,9 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
     unsaid = parser.add_argument_group("for a file that does not say them itself")
     unsaid.add_argument(
         "--classes",
-        type=lambda text: text.split(","),
+        type=_names,
         metavar="A,B,...",
-        help="names of the classes, in the order of the model's outputs",
+        help="names of the classes, in the order of the model's outputs, as a row of CSV",
     )
     unsaid.add_argument(
         "--resolution", type=int, metavar="PIXELS", help="side that it was trained at"
@@ -61,6 +61,14 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"{what}, in grey levels; CIFAR-10's if left out",
         )
     return parser
+
+
+def _names(text: str) -> list[str]:
+    try:
+        [names] = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError):
+        raise argparse.ArgumentTypeError(f"expected names as a row of CSV, got {text!r}") from None
+    return names
 
 
 def _channels(text: str) -> list[float]:
@@ -104,8 +112,12 @@ def run(checkpoint: Path, sources: list[Path], given: dict[str, Any], output: Pa
         OSError: the CSV cannot be written.
     """
     for source in sources:
-        if not source.exists():
-            raise RequestError(f"there is no file or folder {source}")
+        try:
+            source.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise RequestError(f"there is no file or folder {source}") from None
+        except OSError as error:
+            raise RequestError(f"{source} cannot be read: {error.strerror}") from None
     if next(find_images(sources, lambda _path, _why: None), None) is None:
         raise RequestError(f"there is no image in {', '.join(map(str, sources))}")
     # Only now: importing torch takes seconds.

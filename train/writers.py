@@ -17,7 +17,7 @@ from torch import Tensor
 
 from configs.checksum import promised_sha256
 from configs.schema import Data, Model
-from train import checkpoint, facts
+from train import checkpoint, facts, predict
 from train.checkpoint import Manifest
 from train.errors import RequestError
 from train.files import whole_file
@@ -64,8 +64,8 @@ def export(run_dir: Path, layout: str, out: Path, *, best: bool) -> str:
         best: take the checkpoint with the best score, not the newest.
 
     Raises:
-        RequestError: the run has no checkpoint, it is damaged, or the name of `out` promises
-            another file.
+        RequestError: the run has no checkpoint, it is damaged, the name of `out` promises another
+            file, or `out` is there after all.
         OSError: `out` cannot be written; nothing of it is left then.
     """
     manifest = choose(run_dir / "checkpoints", best=best)
@@ -80,8 +80,13 @@ def export(run_dir: Path, layout: str, out: Path, *, best: bool) -> str:
     content = serialise(layout, plain, known)
     sha256 = hashlib.sha256(content).hexdigest()
     keep_promise(out, sha256)
-    with whole_file(out) as file:
-        file.write(content)
+    try:
+        with whole_file(out, replace=False) as file:
+            file.write(content)
+    except FileExistsError:
+        raise RequestError(
+            f"{out} has appeared meanwhile and is not overwritten: name another file or remove it"
+        ) from None
     return describe(run_dir, layout, out, known, (len(content), sha256), best=best)
 
 
@@ -91,14 +96,21 @@ def choose(folder: Path, *, best: bool) -> Manifest:
     Nothing in the folder is touched: the run may be going on.
 
     Raises:
-        RequestError: there is none, or what would be chosen is damaged.
+        RequestError: there is none, or what would be chosen is damaged or cannot be read.
     """
-    listed = sorted(folder.glob("step-*.json"))
+    # Not by glob, which finds nothing in a folder that may not be listed.
+    try:
+        listed = sorted(path for path in folder.iterdir() if path.match("step-*.json"))
+    except FileNotFoundError:
+        listed = []
+    except OSError as error:
+        raise unreadable(folder, error) from None
     found = {
         f"step-{manifest.step:08d}.json": manifest for manifest in checkpoint.manifests(folder)
     }
-    lost = [path for path in listed if path.name not in found and path.exists()]
+    lost = [path for path in listed if path.name not in found]
     if lost and (best or not found or lost[-1].name > max(found)):
+        read(lost[-1])  # whose error, if it is one, says more
         raise RequestError(
             f"{lost[-1]} is damaged, or the state that it names is missing: "
             f"{'export the newest one, without --best' if best else RESUME}"
@@ -120,16 +132,40 @@ def read_state(path: Path, manifest: Manifest) -> dict[str, Any]:
     """The state that `manifest` speaks of, on the CPU; no pickled code is run.
 
     Raises:
-        RequestError: it is not as it was written, or gone.
+        RequestError: it is not as it was written, cannot be read, or is gone.
     """
-    if not path.exists():
-        raise RequestError(f"{path} has just been replaced by the run's next one: try again")
-    if not checkpoint.is_intact(path.parent, manifest):
+    # Once, for a run that goes on may remove it at any moment.
+    data = read(path)
+    if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise RequestError(
             f"{path} is damaged: its SHA-256 is not the one it was written with; {RESUME}"
         )
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file that was in the run's folder a moment ago.
+
+    Raises:
+        RequestError: it cannot be read, or is gone.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RequestError(
+            f"{path} has just been replaced by the run's next one: try again"
+        ) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> RequestError:
+    """What to say of a file or folder of the run that answers with `error`."""
+    return RequestError(
+        f"{path} cannot be read ({error.strerror}): ask the run's owner to let you read it, or "
+        "for a copy"
+    )
 
 
 def serialise(layout: str, entries: Mapping[str, Tensor], known: Mapping[str, Any]) -> bytes:
@@ -249,7 +285,8 @@ def options(layout: str, known: Mapping[str, Any]) -> str:
         needed = ["classes", "resolution", *differing]
     text = ""
     for key in needed:
-        value = known.get(key, "A,B,...")
-        words = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        text += f" --{key} {shlex.quote(words)}"
+        value = known.get(key, ["A", "B", "..."])
+        row = predict.line(*(value if isinstance(value, list) else [value])).decode().rstrip("\n")
+        # Joined to its option, for a name may begin with a hyphen.
+        text += f" --{key}={shlex.quote(row)}"
     return text

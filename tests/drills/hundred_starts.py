@@ -47,8 +47,10 @@ def start(barrier: Any, outcomes: Any, *arguments: Any) -> None:
         outcomes.put(f"{type(error).__name__}: {error}")
 
 
-def round_of(context: Any, processes: int, expected: int, *arguments: Any) -> bool:
-    """Start all, tell what they did, and say whether it is what they should."""
+def round_of(
+    context: Any, processes: int, expected: int, due: Counter[str], *arguments: Any
+) -> bool:
+    """Start all, tell what they did, and say whether it is what is `due`."""
     *_, log = arguments
     log.unlink(missing_ok=True)
     barrier, outcomes = context.Barrier(processes + 1), context.Queue()
@@ -73,11 +75,11 @@ def round_of(context: Any, processes: int, expected: int, *arguments: Any) -> bo
     )
     for failure in failures:
         print(f"  {failure}", flush=True)
-    return not failures and max(done.values(), default=0) <= 1
+    return not failures and done == due
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the drill; 0 if nobody failed and nothing was done twice."""
+    """Run the drill; 0 if nobody failed and everything was done as often as it has to be."""
     parser = argparse.ArgumentParser(prog="python -m tests.drills.hundred_starts")
     parser.add_argument("--processes", type=int, default=100)
     options = parser.parse_args(arguments)
@@ -94,15 +96,16 @@ def main(arguments: Sequence[str]) -> int:
         del train
         shared = Data(root=str(folder / "data"), md5="none")
         local = shared.model_copy(update={"local_copy": True})
-        for what, data in (
-            ("nothing is made yet", shared),
-            ("the cache is there", shared),
-            ("data.local_copy, the cache is there", local),
-            ("data.local_copy, the copy is there", local),
+        for what, data, due in (
+            ("nothing is made yet", shared, ["read_archive", "write_cache"]),
+            ("the cache is there", shared, []),
+            ("data.local_copy, the cache is there", local, ["copy_cache"]),
+            ("data.local_copy, the copy is there", local, []),
         ):
             print(f"{options.processes} processes, {what}:", flush=True)
+            arguments_of_all = (data, folder / "scratch", folder / "log")
             is_well &= round_of(
-                context, options.processes, expected, data, folder / "scratch", folder / "log"
+                context, options.processes, expected, Counter(due), *arguments_of_all
             )
     return 0 if is_well else 1
 

@@ -104,6 +104,13 @@ def doubled(levels: int, innermost: bytes, wrap: bytes) -> bytes:
     return value
 
 
+def repeated(times: int, function: bytes, shared: bytes, *more: bytes) -> bytes:
+    """A list of a function, of one value, and of what the one makes of the other each time."""
+    called = b"h\x01" + row(b"h\x00", *more) + b"R"
+    return b"](" + function + b"q\x01" + shared + b"q\x00" + called * times + b"e"
+
+
+ENCODE, SIZE = named("_codecs", "encode"), named("torch", "Size")
 ONES = struct.pack("<4f", 1, 1, 1, 1)
 TWO_LISTS = b"\x86"  # a tuple of the two topmost values
 SOUND = mapping(weight=tensor(storage(4), (2, 2), (2, 1)))
@@ -146,6 +153,14 @@ def attacks(mark: str) -> dict[str, tuple[bytes, str]]:
         "time by an encoding": (
             zipped(call("_codecs", "encode", text("x" * 9999), text("punycode"))),
             "bytes in an unknown encoding",
+        ),
+        "memory by one text in many copies": (
+            zipped(mapping(meta=repeated(10_000, ENCODE, text("x" * 2**20), text("latin1")))),
+            "copies one value over and over",
+        ),
+        "memory by one shape in many copies": (
+            zipped(mapping(meta=repeated(50_000, SIZE, row(*[integer(1)] * 10_000)))),
+            "copies one value over and over",
         ),
         "billion-fold lists": (zipped(mapping(meta=bomb)), "unfolds to more than 1,000,000 values"),
         "billion-fold key, whose hash takes for ever": (

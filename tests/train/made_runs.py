@@ -12,10 +12,11 @@ from torch import Tensor
 from configs import dump_recipe
 from configs.continuation import shaping
 from configs.schema import Data, Model, Recipe
-from train import checkpoint
+from train import checkpoint, writers
 from train.model import build_model
 from train.state import weights_sha256
 
+LAYOUTS = {"mmcls": "model.pth", "torchvision": "model.pth", "safetensors": "model.safetensors"}
 CLASSES = [f"kind {letter}" for letter in "abcdefghij"]
 
 
@@ -72,3 +73,11 @@ def make_run(folder: Path, stem: str = "imagenet") -> Path:
     (run_dir / "results.json").write_text(json.dumps(results))
     (run_dir / "provenance.json").write_text(json.dumps({"commit": "0123abcd"}))
     return run_dir
+
+
+def write_export(
+    run_dir: Path, layout: str, folder: Path, *, best: bool = False
+) -> tuple[Path, str]:
+    """Export a run into a folder: the file, and what is told of it."""
+    out = folder / LAYOUTS[layout]
+    return out, writers.export(run_dir, layout, out, best=best)

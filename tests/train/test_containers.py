@@ -23,6 +23,7 @@ from tests.train.crafted import (
     legacy,
     mapping,
     safetensors_file,
+    saved,
     storage,
     tensor,
     zipped,
@@ -67,6 +68,19 @@ def test_file_is_refused_by_what_is_wrong_with_it(
         read(content)
     assert str(refusal.value).startswith(str(tmp_path / "weights.pth"))
     assert not mark.exists()
+
+
+def test_bytes_and_sizes_that_are_written_out_are_read(
+    read: Callable[[bytes], Checkpoint],
+) -> None:
+    """Those of one byte refer to one text each, as Python's pickler writes them."""
+    content = {
+        "all": bytes(range(256)) * 9,
+        "short": [bytes([number % 256]) for number in range(2_000)],
+        "sizes": [torch.Size((number, number)) for number in range(500)] + [torch.Size(())] * 9,
+    }
+
+    assert read(saved(content)).content == content
 
 
 def _memory_mb() -> tuple[int, int]:

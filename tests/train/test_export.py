@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 from collections import OrderedDict
@@ -22,16 +22,23 @@ from torchvision.models import resnet50
 from configs.schema import Recipe
 from tests.conftest import PROJECT
 from tests.train.conftest import ONE_THREAD
-from tests.train.made_runs import CLASSES, add_checkpoint, make_entries, make_recipe, make_run
+from tests.train.made_runs import (
+    CLASSES,
+    LAYOUTS,
+    add_checkpoint,
+    make_entries,
+    make_recipe,
+    make_run,
+    write_export,
+)
 from tests.train.runs import changed, results
-from train import export, writers
+from train import export, predict, writers
 from train.errors import RequestError
 from train.model import build_model
 from train.prediction import read_model
 from train.state import weights_sha256
 from train.weights import load_weights
 
-LAYOUTS = {"mmcls": "model.pth", "torchvision": "model.pth", "safetensors": "model.safetensors"}
 STEMS = ("imagenet", "cifar")
 
 
@@ -46,14 +53,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("logs"))
 
 
-def write(run_dir: Path, layout: str, folder: Path, *, best: bool = False) -> tuple[Path, str]:
-    out = folder / LAYOUTS[layout]
-    return out, writers.export(run_dir, layout, out, best=best)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_all_320_entries_come_back_bit_for_bit(made: Path, layout: str, tmp_path: Path) -> None:
-    out, _ = write(made, layout, tmp_path)
+    out, _ = write_export(made, layout, tmp_path)
     stem = "cifar" if made.name.endswith("cifa") else "imagenet"
     recipe = make_recipe(stem)
     model = build_model(recipe.model, seed=0)
@@ -70,7 +72,7 @@ def test_all_320_entries_come_back_bit_for_bit(made: Path, layout: str, tmp_path
 
 
 def test_mmcls_file_has_the_names_and_meta_of_both_generations(run: Path, tmp_path: Path) -> None:
-    out, _ = write(run, "mmcls", tmp_path)
+    out, _ = write_export(run, "mmcls", tmp_path)
     content = torch.load(out, weights_only=True)
 
     assert list(content) == ["meta", "state_dict"]
@@ -93,7 +95,7 @@ def test_other_stem_is_mmpretrains_network_for_cifar() -> None:
 
 
 def test_torchvision_loads_its_layout_by_itself(run: Path, tmp_path: Path) -> None:
-    content = torch.load(write(run, "torchvision", tmp_path)[0], weights_only=True)
+    content = torch.load(write_export(run, "torchvision", tmp_path)[0], weights_only=True)
 
     assert type(content) is OrderedDict
     assert all(value.is_contiguous() for value in content.values())
@@ -103,7 +105,7 @@ def test_torchvision_loads_its_layout_by_itself(run: Path, tmp_path: Path) -> No
 def test_safetensors_say_what_a_user_needs_and_where_they_come_from(
     run: Path, tmp_path: Path
 ) -> None:
-    out, _ = write(run, "safetensors", tmp_path)
+    out, _ = write_export(run, "safetensors", tmp_path)
     with safe_open(out, framework="pt") as file:
         metadata = file.metadata()
 
@@ -128,10 +130,10 @@ def test_safetensors_say_what_a_user_needs_and_where_they_come_from(
 def test_what_is_printed_is_true_and_equal_models_give_equal_files(
     run: Path, layout: str, tmp_path: Path
 ) -> None:
-    out, told = write(run, layout, tmp_path)
+    out, told = write_export(run, layout, tmp_path)
     content = out.read_bytes()
     out.unlink()
-    write(run, layout, tmp_path)
+    write_export(run, layout, tmp_path)
 
     assert out.read_bytes() == content
     lines = told.splitlines()
@@ -143,18 +145,38 @@ def test_what_is_printed_is_true_and_equal_models_give_equal_files(
     assert lines[3] == f"  SHA-256  {hashlib.sha256(content).hexdigest()} of the file"
     assert lines[4].split()[0] == results(run)["weights_sha256"]
     bare = (
-        " --classes 'kind a,kind b,kind c,kind d,kind e,kind f,kind g,kind h,kind i,kind j'"
-        " --resolution 32 --mean 120.0,110.5,100.0"
+        " --classes='kind a,kind b,kind c,kind d,kind e,kind f,kind g,kind h,kind i,kind j'"
+        " --resolution=32 --mean=120.0,110.5,100.0"
     )
     command = f"  python -m train.predict --checkpoint {out}"
     options = bare if layout == "torchvision" else ""
     assert lines[5:] == [f"{command}{options} IMAGES_OR_FOLDER"]
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["cat, domestic", "dog"],
+        ['the "cat"', "d'og", "été"],
+        ["-", "--mean"],
+        [" a", "b "],
+        ["a,b"],
+    ],
+)
+def test_command_that_is_printed_gives_back_the_names_that_it_was_made_of(
+    classes: list[str],
+) -> None:
+    known = {"classes": classes, "resolution": 32, "mean": [1.0, 2.5, 3.0], "std": [4.0] * 3}
+    words = shlex.split(writers.options("torchvision", known))
+
+    found = predict.make_parser().parse_args(["--checkpoint", "model.pth", *words, "photos"])
+    assert {key: getattr(found, key) for key in known} == known
+
+
 def test_name_that_promises_the_right_sha256_is_taken_and_another_refused(
     run: Path, tmp_path: Path
 ) -> None:
-    out, _ = write(run, "mmcls", tmp_path)
+    out, _ = write_export(run, "mmcls", tmp_path)
     digits = hashlib.sha256(out.read_bytes()).hexdigest()[:8]
     good, bad = tmp_path / f"model-{digits}.pth", tmp_path / "model-0bad0bad.pth"
 
@@ -166,40 +188,17 @@ def test_name_that_promises_the_right_sha256_is_taken_and_another_refused(
     assert read_model(good, {}).usage.classes == CLASSES
 
 
-@pytest.fixture(scope="session")
-def going_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two checkpoints, the last of them not evaluated."""
-    run_dir = tmp_path_factory.mktemp("logs") / "finetune" / "20260101-000000-aaaa"
-    add_checkpoint(run_dir, make_recipe(), 10, score=91.0)
-    add_checkpoint(run_dir, make_recipe(), 25)
-    return run_dir
-
-
-@pytest.fixture
-def unfinished(going_on: Path, tmp_path: Path) -> Path:
-    """A copy of it whose files may be replaced."""
-    shutil.copytree(going_on, tmp_path / "run", copy_function=os.link)
-    return tmp_path / "run"
-
-
-def replace(path: Path, content: bytes) -> None:
-    path.unlink()
-    path.write_bytes(content)
-
-
-def test_unfinished_run_gives_its_newest_or_its_best_and_is_not_touched(
-    unfinished: Path, tmp_path: Path
+def test_file_that_appears_while_an_export_is_at_work_stays_as_it_is(
+    run: Path, tmp_path: Path
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")}
-    newest = write(unfinished, "torchvision", tmp_path)[1].splitlines()
-    (tmp_path / "model.pth").unlink()
-    best = write(unfinished, "torchvision", tmp_path, best=True)[1].splitlines()
+    """`export` itself is asked, behind the check of the name with which the command begins."""
+    out = tmp_path / "model.pth"
+    out.write_bytes(b"precious")
 
-    assert newest[1].endswith("step 25 (epoch 2): not the end")
-    assert newest[2] == "  scores   not evaluated at this step"
-    assert best[1].endswith("step 10 (epoch 1): the best so far")
-    assert best[2] == "  scores   top-1 91.00 %, top-5 99.00 %"
-    assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == before
+    with pytest.raises(RequestError, match=r"model\.pth has appeared meanwhile and is not overwri"):
+        write_export(run, "mmcls", tmp_path)
+    assert out.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_checkpoint_older_than_its_class_names_has_them_from_the_results(tmp_path: Path) -> None:
@@ -208,57 +207,14 @@ def test_checkpoint_older_than_its_class_names_has_them_from_the_results(tmp_pat
     (run_dir / "results.json").write_text(json.dumps({"classes": CLASSES, "steps": 10}))
 
     assert read_model(path, {}).usage.classes == CLASSES
-    write(run_dir, "safetensors", tmp_path)
+    write_export(run_dir, "safetensors", tmp_path)
     assert read_model(tmp_path / "model.safetensors", {}).usage.classes == CLASSES
     (run_dir / "results.json").unlink()
     out = tmp_path / "unnamed.safetensors"
     told = writers.export(run_dir, "safetensors", out, best=False)
     assert "warning: the names of the classes are not known" in told
-    assert "--classes A,B,..." in told
+    assert "--classes=A,B,..." in told
     assert read_model(out, {"classes": CLASSES}).usage.classes == CLASSES
-
-
-def spoil(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    replace(path, bytes(content))
-
-
-def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"no complete checkpoint in .* yet"):
-        write(tmp_path, "mmcls", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_run_that_was_never_evaluated_has_no_best(tmp_path: Path) -> None:
-    add_checkpoint(tmp_path / "run", make_recipe(), 10)
-
-    with pytest.raises(RequestError, match="has been evaluated yet: leave --best out"):
-        write(tmp_path / "run", "mmcls", tmp_path, best=True)
-
-
-def test_damaged_checkpoint_is_refused_and_the_other_is_not(
-    unfinished: Path, tmp_path: Path
-) -> None:
-    spoil(next((unfinished / "checkpoints").glob("step-00000025-*.pt")))
-
-    with pytest.raises(RequestError, match=r"step-00000025-\w+\.pt is damaged: its SHA-256"):
-        write(unfinished, "mmcls", tmp_path)
-    assert not (tmp_path / "model.pth").exists()
-    write(unfinished, "mmcls", tmp_path, best=True)
-
-
-def test_damaged_manifest_does_not_make_an_older_checkpoint_the_newest(
-    unfinished: Path, tmp_path: Path
-) -> None:
-    manifest = unfinished / "checkpoints" / "step-00000025.json"
-    replace(manifest, b"{")
-
-    for best in (False, True):
-        with pytest.raises(RequestError, match=r"step-00000025\.json is damaged, or the state"):
-            write(unfinished, "mmcls", tmp_path, best=best)
-    manifest.unlink()  # as pruning does
-    assert "step 10" in write(unfinished, "mmcls", tmp_path)[1]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +283,7 @@ def test_trained_model_leaves_with_the_weights_of_its_results(
 ) -> None:
     run_dir = make_run(changed(recipe, "train", max_steps=1))
     assert attempt(run_dir)
-    out, told = write(run_dir, "mmcls", tmp_path)
+    out, told = write_export(run_dir, "mmcls", tmp_path)
 
     assert "step 1 (epoch 1): the final model" in told
     assert "warning" not in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import time
@@ -37,6 +38,32 @@ def test_writers_at_one_time_do_not_share_a_file(tmp_path: Path) -> None:
         second.write(b"2" * 20)
 
     assert path.read_bytes() == b"1" * 10  # the last to finish
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_writer_that_replaces_nothing_fails_where_another_was_quicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """Also on a file system without hard links, which answers to each as this."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+
+    def write(content: bytes, quicker: bytes = b"") -> None:
+        with whole_file(path, replace=False) as file:
+            file.write(content)
+            if quicker:
+                write(quicker)
+
+    with pytest.raises(FileExistsError):
+        write(b"second", quicker=b"first")
+
+    assert path.read_bytes() == b"first"
     assert names(tmp_path) == ["file"]
 
 

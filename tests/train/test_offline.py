@@ -19,6 +19,7 @@ from train.offline import is_remote
 
 WEIGHTS = "resnet50-0676ba61.pth"
 WEIGHTS_URL = f"https://download.pytorch.org/models/{WEIGHTS}"
+DATAGRAMS = "import socket; socket.socket(type=socket.SOCK_DGRAM)"
 # Each line asks the network for something as code in a training does.
 ATTEMPTS = {
     "torch.hub": (f"import torch; torch.hub.load_state_dict_from_url({WEIGHTS_URL!r})", WEIGHTS),
@@ -31,6 +32,18 @@ ATTEMPTS = {
         "cifar-10-python.tar.gz",
     ),
     "a name": ("import socket; socket.create_connection(('a.example', 80))", "a.example"),
+    "a name in bytes": ("import socket; socket.getaddrinfo(b'a.example', 80)", "a.example"),
+    "a name of any bytes": ("import socket; socket.getaddrinfo(b'\\xff.a', 80)", "\\xff.a"),
+    "a name, as long ago": ("import socket; socket.gethostbyname('a.example')", "a.example"),
+    "all of a name": ("import socket; socket.gethostbyname_ex('a.example')", "a.example"),
+    "the name of an address": ("import socket; socket.gethostbyaddr('192.0.2.1')", "192.0.2.1"),
+    "the name and service of an address": (
+        "import socket; socket.getnameinfo(('192.0.2.1', 80), 0)",
+        "192.0.2.1",
+    ),
+    "a datagram": (f"{DATAGRAMS}.sendto(b'', ('192.0.2.1', 53))", "192.0.2.1"),
+    "a datagram with flags": (f"{DATAGRAMS}.sendto(b'', 0, ('192.0.2.1', 53))", "192.0.2.1"),
+    "a datagram of parts": (f"{DATAGRAMS}.sendmsg([], [], 0, ('192.0.2.1', 53))", "192.0.2.1"),
     "an address": ("import socket; socket.socket().connect(('192.0.2.1', 80))", "192.0.2.1"),
 }
 
@@ -69,15 +82,18 @@ def test_the_refusal_waits_for_no_name_server_and_no_connection(tmp_path: Path) 
     code = textwrap.dedent(
         """
         import socket, time
-        began = time.monotonic()
+        from train.errors import RequestError
+        began, refused = time.monotonic(), 0
         for host in ("a.example", "192.0.2.1"):
             try: socket.create_connection((host, 80))
-            except Exception: pass
-        print(time.monotonic() - began)
+            except RequestError: refused += 1
+        print(refused, time.monotonic() - began)
         """
     )
     done = guarded(f"exec({code!r})", tmp_path)
-    assert float(done.stdout) < 0.5
+    refused, seconds = done.stdout.split()
+    assert int(refused) == 2
+    assert float(seconds) < 0.5
 
 
 def test_this_machine_may_be_asked(tmp_path: Path) -> None:
@@ -89,9 +105,17 @@ def test_this_machine_may_be_asked(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
         print(urllib.request.urlopen(address).status)
+        print(socket.getaddrinfo(b"127.0.0.1", 80)[0][4][0], socket.gethostbyname("127.0.0.1"))
+        socket.getaddrinfo(b"localhost", 80)
+        socket.getfqdn()
+        with socket.socket(type=socket.SOCK_DGRAM) as mine:
+            mine.bind(("127.0.0.1", 0))
+            mine.sendto(b"a datagram", mine.getsockname())
+            print(mine.recv(99).decode())
         """
     )
-    assert guarded(f"exec({code!r})", tmp_path).stdout == "200\n"
+    told = "200\n127.0.0.1 127.0.0.1\na datagram\n"
+    assert guarded(f"exec({code!r})", tmp_path).stdout == told
 
 
 @pytest.mark.parametrize(
@@ -122,8 +146,8 @@ def test_a_worker_whose_code_loads_weights_itself_ends_as_a_wrong_request(
     model = project / "train" / "model.py"
     own = "    with torch.random.fork_rng("
     assert own in model.read_text()
-    load = "import torchvision; torchvision.models.resnet50(weights='IMAGENET1K_V1')"
-    edited = f"    {load}\n{own}"
+    loading = "import torchvision; torchvision.models.resnet50(weights='IMAGENET1K_V1')"
+    edited = f"    {loading}\n{own}"
     model.write_text(model.read_text().replace(own, edited))
     run_dir = make_run(recipe)
 

@@ -268,6 +268,37 @@ def test_nothing_to_do_and_names_of_nothing_are_refused_before_the_model_is_read
         assert (code, rows, err) == (2, [], f"error: {words}\n")
 
 
+def test_source_below_a_folder_that_one_may_not_enter_is_named() -> None:
+    """As an ordinary user, which a process of root becomes for it."""
+    code = """if True:
+        import os, sys, tempfile
+        from pathlib import Path
+        from train import photos, predict
+        os.geteuid() or os.setuid(65534)
+        with tempfile.TemporaryDirectory() as name:
+            Path(name, "closed").mkdir(mode=0)
+            photo = Path(name, "closed", "photo.png")
+            sys.argv = ["predict", "--checkpoint", "nowhere.pth", str(photo)]
+            print(predict.main(), [photo] == list(photos.find_images([photo], print)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "2 True\n"
+    assert done.stderr.endswith("/closed/photo.png cannot be read: Permission denied\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", '"a', 'a,"b"c', "a\nb"])
+def test_class_names_that_are_no_row_of_csv_are_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        predict.make_parser().parse_args(["--checkpoint", "a.pth", "--classes", text, "photos"])
+    assert f"--classes: expected names as a row of CSV, got {text!r}" in capsys.readouterr().err
+
+
 def test_no_checkpoint_is_one_line(
     digits: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
