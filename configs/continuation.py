@@ -16,7 +16,7 @@ from configs.schema import Recipe
 ELSEWHERE = {
     "data": {"root", "source", "md5", "archive", "local_copy"},
     "model": {"weights"},
-    "train": {"micro_batch_size", "device", "precision", "deterministic"},
+    "train": {"micro_batch_size", "device", "precision", "deterministic", "compile", "cuda_graph"},
 }
 LENGTH = ("schedule.epochs", "train.max_steps")
 # What may change at any time: no step depends on it.

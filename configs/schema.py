@@ -219,6 +219,20 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 autocast on GPUs that have it, else fp32"
     )
+    gradients: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="how they travel between workers: bf16 is half the bytes and rounds each sum",
+    )
+    compile: bool = Field(
+        False,
+        description="torch.compile the network: faster steps after a minute or two for each "
+        "resolution, which later runs below run.root are spared",
+    )
+    cuda_graph: bool = Field(
+        True,
+        description="on a GPU, record a whole step once for each resolution and replay it, where "
+        "that can be done; the numbers are those of eager steps",
+    )
     deterministic: bool = Field(
         False, description="only algorithms that repeat bit for bit (slower on GPUs)"
     )

@@ -7,7 +7,7 @@ same batches, and a run can go on with another number of them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -35,11 +35,13 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decided for one batch of B images, over all ranks.
+    """What chance decided for one batch of B images, over all ranks or of one.
 
-    `indices` int64 (B,); `offsets` int64 (B, 2), the crop's top and left; `flips` bool (B,).
+    `step` int64 (), from 0; `indices` int64 (B,); `offsets` int64 (B, 2), the crop's top and left;
+    `flips` bool (B,).
     """
 
+    step: Tensor
     indices: Tensor
     offsets: Tensor
     flips: Tensor
@@ -51,7 +53,25 @@ class Draw:
         """
         size = len(self.indices) // world_size
         rows = slice(rank * size, (rank + 1) * size)
-        return Draw(self.indices[rows], self.offsets[rows], self.flips[rows])
+        return Draw(self.step, self.indices[rows], self.offsets[rows], self.flips[rows])
+
+    def to(self, device: torch.device) -> Draw:
+        """The same on `device`."""
+        return Draw(*(pinned(part, device).to(device, non_blocking=True) for part in self.parts()))
+
+    def fill(self, other: Draw) -> None:
+        """Take over the values of `other`, in the same tensors."""
+        for mine, theirs in zip(self.parts(), other.parts(), strict=True):
+            mine.copy_(pinned(theirs, mine.device), non_blocking=True)
+
+    def parts(self) -> list[Tensor]:
+        """All tensors, in one order."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` where a GPU can read it by itself, so that copying it there stops nobody."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 class TrainBatches:
@@ -87,21 +107,32 @@ class TrainBatches:
         source = generator(self.seed, "augmentation", step)
         positions = 2 * self.data.crop_padding + 1
         return Draw(
+            step=torch.tensor(step),
             indices=self.order(epoch)[rows % len(self.split)],
             offsets=torch.randint(positions, (self.batch_size, 2), generator=source),
             flips=torch.rand(self.batch_size, generator=source) < self.data.flip,
         )
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """This rank's share of the batch of `step`.
+    def share(self, step: int) -> Draw:
+        """What the batch of `step` is on this rank."""
+        return self.draw(step).share(self.rank, self.world_size)
+
+    def resolution(self, step: int) -> int:
+        """The side in pixels of the images of `step`."""
+        return self.data.resolution
+
+    def render(self, draw: Draw, resolution: int) -> tuple[Tensor, Tensor]:
+        """The images of a draw of b images that lies on the data set's device.
+
+        Nothing here depends on a value on the device, so a GPU works on it without the host.
 
         Returns:
             float32 (b, 3, resolution, resolution), channels last, and labels int64 (b,).
         """
-        draw = self.draw(step).share(self.rank, self.world_size)
-        device = self.split.images.device
-        indices, offsets, flips = (
-            part.to(device, non_blocking=True) for part in (draw.indices, draw.offsets, draw.flips)
-        )
-        images = crop(self.split.images[indices], offsets, self.data.crop_padding)
-        return to_input(flip(images, flips), self.data), self.split.labels[indices]
+        images = crop(self.split.images[draw.indices], draw.offsets, self.data.crop_padding)
+        images = to_input(flip(images, draw.flips), self.data, resolution)
+        return images, self.split.labels[draw.indices]
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's share of the batch of `step`, as `render` gives it."""
+        return self.render(self.share(step).to(self.split.images.device), self.resolution(step))

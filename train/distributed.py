@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import distributed_c10d
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -250,13 +251,16 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def wrap(model: nn.Module, ranks: Ranks, example: Tensor) -> nn.Module:
+def wrap(
+    model: nn.Module, ranks: Ranks, example: Tensor, gradients: Literal["fp32", "bf16"] = "fp32"
+) -> nn.Module:
     """`model` under DistributedDataParallel, or itself for one worker.
 
     Batch-norm statistics are not sent around at each step: `average_buffers` makes them equal
     when they are needed.
 
     `example` is any input (2 or more, 3, height, width); the model is as before after it.
+    `gradients` is the type in which they travel.
     """
     if ranks.world_size == 1:
         return model
@@ -269,8 +273,11 @@ def wrap(model: nn.Module, ranks: Ranks, example: Tensor) -> nn.Module:
         model,
         device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
+        static_graph=True,  # every step uses every parameter, so DDP need not look each time
         **{switch: False},
     )
+    if gradients == "bf16":
+        wrapped.register_comm_hook(dist.group.WORLD, bf16_compress_hook)
     # After its first backward pass DDP groups the gradients anew, by the order in which they came,
     # and sums in groups differ in their last bits. Two passes that change nothing bring every
     # attempt to the lasting groups before its first step, so that resuming is exact.

@@ -78,8 +78,9 @@ def evaluate(
             break
         for start in starts[first : first + ranks.world_size][ranks.rank : ranks.rank + 1]:
             part = slice(start, start + batch_size)
+            images = to_input(split.images[part], recipe.data, recipe.data.resolution)
             with autocast:
-                logits = model(to_input(split.images[part], recipe.data)).float()
+                logits = model(images).float()
             rows[part] = score(logits, split.labels[part])
     model.train(was_training)
     if stop.has_agreed:

@@ -62,15 +62,16 @@ def channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
-def to_input(images: Tensor, data: Data) -> Tensor:
-    """Resize to `data.resolution` and normalise, as the network takes it.
+def to_input(images: Tensor, data: Data, resolution: int) -> Tensor:
+    """Resize and normalise, as the network takes it.
 
     On a CPU the resize works on uint8 and equals Pillow's bilinear filter bit for bit; on a GPU it
     works on floats and stays within one grey level of that.
 
     Args:
         images: uint8 (B, H, W, 3).
-        data: the recipe's section.
+        data: the recipe's section, for the mean and the standard deviation.
+        resolution: side in pixels of what comes out.
 
     Returns:
         float32 (B, 3, resolution, resolution), channels last.
@@ -78,7 +79,7 @@ def to_input(images: Tensor, data: Data) -> Tensor:
     batch = images.permute(0, 3, 1, 2)  # a view: NHWC in memory is what channels_last means
     if batch.device.type != "cpu":
         batch = batch.float()
-    batch = resize(batch, data.resolution).float()
+    batch = resize(batch, resolution).float()
     mean = channels(tuple(data.mean), batch.device)
     std = channels(tuple(data.std), batch.device)
     return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)

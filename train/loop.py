@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import resource
 import time
 
 import torch
-from torch import Tensor
 
 from train.distributed import (
     STEP_TIMEOUT_SECONDS,
@@ -16,8 +14,6 @@ from train.distributed import (
 )
 from train.errors import RequestError
 from train.evaluate import Scores, evaluate
-from train.loss import smoothed_cross_entropy
-from train.optim import set_learning_rate
 from train.session import (
     REMEDY,
     Session,
@@ -28,7 +24,7 @@ from train.session import (
     save_for_good,
     tell_of_saving,
 )
-from train.state import Interval, flatten, unflatten, weights_sha256
+from train.state import flatten, unflatten, weights_sha256
 
 
 def fit(session: Session) -> Scores | None:
@@ -81,13 +77,11 @@ def train_epoch(session: Session) -> bool:
     state, every = session.state, session.recipe.logging.every_steps
     steps_per_epoch = session.batches.steps_per_epoch
     end = min((state.step // steps_per_epoch + 1) * steps_per_epoch, session.total_steps)
-    session.wrapped.train()
+    state.model.train()
     with phase(session, "train"):
         while state.step < end and not session.stop.is_agreed():
             began = time.perf_counter()
-            images, labels = session.batches(state.step)
-            state.interval.data_seconds += time.perf_counter() - began
-            train_step(session, images, labels)
+            session.take_step(state.step, session.lr(state.step))
             state.step += 1
             state.interval.seconds += time.perf_counter() - began
             if state.step % every == 0:
@@ -97,26 +91,6 @@ def train_epoch(session: Session) -> bool:
     refuse_bad_loss(session)
     refuse_bad_weights(session)
     return state.step == end
-
-
-def train_step(session: Session, images: Tensor, labels: Tensor) -> None:
-    """One optimizer step on this rank's share of a batch, micro-batch by micro-batch."""
-    recipe, state, wrapped = session.recipe, session.state, session.wrapped
-    size = recipe.train.micro_batch_size or len(images)
-    parts = list(zip(images.split(size), labels.split(size), strict=True))
-    state.optimizer.zero_grad(set_to_none=True)
-    for number, (part, targets) in enumerate(parts, start=1):
-        # Gradients add up on each rank and travel once, with the last micro-batch.
-        waits = number < len(parts) and session.ranks.world_size > 1
-        with wrapped.no_sync() if waits else contextlib.nullcontext():
-            with session.autocast:
-                logits = wrapped(part)
-            loss = smoothed_cross_entropy(logits, targets, recipe.train.label_smoothing)
-            (loss / len(parts)).backward()
-        state.interval.add(loss, len(part), state.step)
-    set_learning_rate(state.optimizer, session.lr(state.step))
-    state.optimizer.step()
-    state.interval.steps += 1
 
 
 def score(session: Session) -> Scores | None:
@@ -202,7 +176,7 @@ def write_training_line(session: Session) -> None:
             "images_per_second": images / seconds,
         }
     )
-    state.interval = Interval.empty(device)
+    state.interval.reset()
 
 
 def memory_mb(device: torch.device) -> int:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from configs.schema import Optimizer, Recipe, Schedule
 from train.model import ResNet50
@@ -25,7 +26,7 @@ def make_optimizer(
         body = [parameter for parameter in trained if parameter not in head]
         last = {"params": list(model.fc.parameters()), "lr_multiplier": head_lr_multiplier}
         groups = [{"params": body}, last] if body else [last]
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         groups,
         lr=config.lr,
         momentum=config.momentum,
@@ -33,12 +34,21 @@ def make_optimizer(
         nesterov=config.nesterov,
         fused=True,
     )
+    for group in optimizer.param_groups:
+        if trained and trained[0].is_cuda:
+            # A recorded step reads it from the device, so that it can change from step to step.
+            group["lr"] = torch.tensor(config.lr, device=trained[0].device)
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Have the next step taken with `lr`, and by each group's multiple of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_multiplier", 1.0)
+        value = lr * group.get("lr_multiplier", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
 
 
 def learning_rate(

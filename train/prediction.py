@@ -70,8 +70,8 @@ class Predictor:
         replica, device = self._idle.get()
         try:
             with torch.inference_mode():
-                images = torch.from_numpy(photos).to(device)
-                logits: torch.Tensor = replica(to_input(images, self.usage.data)).cpu()
+                data, images = self.usage.data, torch.from_numpy(photos).to(device)
+                logits: torch.Tensor = replica(to_input(images, data, data.resolution)).cpu()
                 return logits
         finally:
             self._idle.put((replica, device))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from configs import Recipe
 from configs.continuation import shaping
@@ -22,6 +21,7 @@ from train.journal import Silence
 from train.optim import learning_rate
 from train.saver import Saver
 from train.state import TrainState
+from train.step import GraphedStep, Step
 from train.vote import StopVote
 
 REMEDY = "lower optimizer.lr or raise schedule.warmup_steps"
@@ -31,9 +31,8 @@ REMEDY = "lower optimizer.lr or raise schedule.warmup_steps"
 class Session:
     """All that the loop works with: what to do, with what, where it is written, who asks to stop.
 
-    `wrapped` is `state.model` as the training step calls it, under DDP when there are several
-    ranks. `saver`: on the rank that writes. `first_step`: that this attempt began
-    after. `saved_step`: of the newest checkpoint, begun or done.
+    `saver`: on the rank that writes. `first_step`: that this attempt began after. `saved_step`: of
+    the newest checkpoint, begun or done.
     """
 
     recipe: Recipe
@@ -41,10 +40,10 @@ class Session:
     dataset: Dataset
     batches: TrainBatches
     state: TrainState
-    wrapped: nn.Module
     journal: Silence
     stop: StopVote
     saver: Saver | None
+    take_step: Step | GraphedStep
     autocast: AbstractContextManager[None]
     first_step: int
     saved_step: int | None

@@ -39,12 +39,22 @@ class Interval:
             first_bad=torch.full((), -1, dtype=torch.int64, device=device),
         )
 
-    def add(self, loss: Tensor, images: int, step: int) -> None:
-        """Count `images` with the mean `loss` (), seen in `step`."""
+    def add(self, loss: Tensor, images: int, step: Tensor) -> None:
+        """Add, on the device alone, the mean `loss` () of `images` seen in `step`, int64 ()."""
         self.loss_sum += loss.detach().double() * images
-        self.images += images
         is_first = ~torch.isfinite(loss.detach()) & (self.first_bad < 0)
-        self.first_bad.masked_fill_(is_first, step)
+        self.first_bad.copy_(torch.where(is_first, step, self.first_bad))
+
+    def count(self, images: int) -> None:
+        """Count a step and its images."""
+        self.images += images
+        self.steps += 1
+
+    def reset(self) -> None:
+        """Begin anew, in the same tensors, for a recorded step goes on writing there."""
+        self.loss_sum.zero_()
+        self.first_bad.fill_(-1)
+        self.images, self.steps, self.seconds, self.data_seconds = 0, 0, 0.0, 0.0
 
 
 @dataclass
@@ -84,6 +94,17 @@ class TrainState:
         """The batch-norm statistics: the part of the model in which ranks differ while training."""
         return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
 
+    def tensors(self) -> list[Tensor]:
+        """All that a step changes: the parameters first, the momentum, once there is one, last."""
+        momentum = (
+            value
+            for entry in self.optimizer.state.values()
+            for value in entry.values()
+            if isinstance(value, Tensor)
+        )
+        interval = (self.interval.loss_sum, self.interval.first_bad)
+        return [*self.model.parameters(), *self.model.buffers(), *interval, *momentum]
+
     def state_dict(self, ranks: Ranks) -> dict[str, Any]:
         """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it.
 
@@ -118,7 +139,10 @@ class TrainState:
     def load_state_dict(self, saved: dict[str, Any], ranks: Ranks) -> None:
         """Become the state that was `saved`; on another number of ranks, up to rounding."""
         self.model.load_state_dict(saved["model"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # set before each step; a number or, on a GPU, a tensor there
         self.step = saved["step"]
         self.best = saved["best"]
         self.last = saved["last"]

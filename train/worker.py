@@ -11,11 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from configs import Recipe, RecipeError, read_resolved
 from train import checkpoint
 from train.batches import TrainBatches, steps_per_epoch
 from train.checkpoint import Manifest
+from train.compilation import compile_model
 from train.dataset import load_dataset
 from train.distributed import Ranks, process_group, wrap
 from train.errors import RequestError
@@ -27,6 +29,7 @@ from train.optim import make_optimizer, settings_without_effect
 from train.saver import Saver
 from train.session import Session
 from train.state import Interval, TrainState, check_same_run
+from train.step import Step, make_step
 from train.stop import StopFlag
 from train.vote import StopVote
 from train.weights import Account, load_weights
@@ -59,8 +62,7 @@ def run(run_dir: Path, stop: StopFlag) -> bool:
         found = ranks.from_main(lambda: find_checkpoint(folder))
         session = ranks.together(lambda: set_up(run_dir, recipe, ranks, stop, found))
         try:
-            images, _ = session.batches(0)
-            session.wrapped = wrap(session.state.model, ranks, images[:2])
+            prepare_steps(session)
             seconds = session.state.seconds
             seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - began
             scores = fit(session)
@@ -73,6 +75,25 @@ def run(run_dir: Path, stop: StopFlag) -> bool:
             if session.saver:
                 session.saver.collect()
             session.journal.close()
+
+
+def prepare_steps(session: Session) -> None:
+    """Have the steps taken together with the other ranks and in the fastest way; a collective call.
+
+    Afterwards the state is as it was before.
+    """
+    step = session.take_step
+    assert isinstance(step, Step), "only set up"
+    images, _ = session.batches(0)
+    model: nn.Module = session.state.model
+    if session.recipe.train.compile:
+        model = compile_model(model, Path(session.recipe.run.root))
+        example = images[: session.recipe.train.micro_batch_size]
+    else:
+        example = images[:2]
+    with session.autocast:  # so that what is compiled here is what the steps call
+        step.wrapped = wrap(model, session.ranks, example, session.recipe.train.gradients)
+    session.take_step = make_step(step, session.journal.say)
 
 
 def find_checkpoint(folder: Path) -> tuple[Manifest | None, list[str]]:
@@ -140,24 +161,26 @@ def set_up(
         journal.say(f"weights: {account.summary()}")
     if manifest:
         journal.say(f"going on after step {state.step}")
+    batches = TrainBatches(
+        dataset.train,
+        recipe.data,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.run.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    autocast = make_autocast(recipe, ranks, journal.say)
     session = Session(
         recipe=recipe,
         ranks=ranks,
         dataset=dataset,
-        batches=TrainBatches(
-            dataset.train,
-            recipe.data,
-            batch_size=recipe.train.batch_size,
-            seed=recipe.run.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-        ),
+        batches=batches,
         state=state,
-        wrapped=state.model,
         journal=journal,
         stop=StopVote(stop, ranks),
         saver=saver if ranks.is_main else None,
-        autocast=make_autocast(recipe, ranks, journal.say),
+        take_step=Step(recipe, ranks, batches, state, state.model, autocast),
+        autocast=autocast,
         first_step=state.step,
         saved_step=manifest.step if manifest else None,
     )

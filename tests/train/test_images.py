@@ -35,7 +35,7 @@ def pillow(images: Tensor, resolution: int) -> np.ndarray:
 
 @pytest.mark.parametrize("resolution", [24, 32, 64, 160, 224])
 def test_resize_equals_pillow_bit_for_bit_on_a_cpu(photos: Tensor, resolution: int) -> None:
-    ours = to_input(photos, Data(resolution=resolution, **RAW))
+    ours = to_input(photos, Data(**RAW), resolution)
 
     assert np.array_equal(ours.permute(0, 2, 3, 1).numpy(), pillow(photos, resolution))
 
@@ -58,7 +58,7 @@ def test_real_images_take_the_same_path_as_pillow(real_cifar10: Path) -> None:
     offsets = torch.randint(9, (50, 2), generator=_generator())
     flips = torch.rand(50, generator=_generator()) < 0.5
 
-    ours = to_input(flip(crop(images, offsets, 4), flips), data)
+    ours = to_input(flip(crop(images, offsets, 4), flips), data, data.resolution)
 
     for index, (top, left) in enumerate(offsets.tolist()):
         padded = np.pad(images[index].numpy(), ((4, 4), (4, 4), (0, 0)))
@@ -96,7 +96,7 @@ def test_flip_mirrors_only_the_chosen_images(photos: Tensor) -> None:
 
 def test_input_is_normalised_and_channels_last(photos: Tensor) -> None:
     data = Data(resolution=32)
-    batch = to_input(photos, data)
+    batch = to_input(photos, data, data.resolution)
 
     assert batch.shape == (64, 3, 32, 32)
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -107,20 +107,20 @@ def test_input_is_normalised_and_channels_last(photos: Tensor) -> None:
 def test_mean_and_std_are_copied_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy to a GPU makes the host wait, so that no batch but the first may make one."""
     data, images = Data(resolution=32, mean=[1.5, 2.5, 3.5]), torch.zeros(2, 32, 32, 3)
-    first = to_input(images, data)
+    first = to_input(images, data, data.resolution)
     monkeypatch.delattr(torch, "tensor")
 
-    assert torch.equal(to_input(images, data), first)
+    assert torch.equal(to_input(images, data, data.resolution), first)
     assert channels.cache_info().hits >= 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_makes_a_batch_without_waiting_and_within_one_grey_level(photos: Tensor) -> None:
     data, on_gpu = Data(resolution=224, **RAW), photos.cuda()
-    to_input(on_gpu, data)
+    to_input(on_gpu, data, data.resolution)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ours = to_input(on_gpu, data)
+        ours = to_input(on_gpu, data, data.resolution)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

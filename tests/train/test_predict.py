@@ -101,7 +101,7 @@ def test_images_of_the_test_set_get_evaluations_own_predictions(
     assert [each.confidence for each in found] == scores.confidences.tolist()
     photos = np.stack([read_photo(path) for path in sorted(digits.iterdir())[:BATCH]])
     with torch.no_grad():
-        logits = replica(to_input(split.images[:BATCH], data))
+        logits = replica(to_input(split.images[:BATCH], data, data.resolution))
     assert torch.equal(predictor.logits(photos), logits)
 
 

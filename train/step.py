@@ -1,0 +1,213 @@
+"""One optimizer step on this rank: run as it is, or recorded once as a CUDA graph and replayed.
+
+A ResNet-50 step is some 1,500 short GPU kernels. Started one by one from Python they take longer
+than they run on a fast GPU; a graph starts them all with one call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from configs import Recipe
+from train.batches import Draw, TrainBatches
+from train.distributed import Ranks
+from train.loss import smoothed_cross_entropy
+from train.optim import set_learning_rate
+from train.state import TrainState
+
+# DDP reads its timers in its first ten passes, which nothing may do while a graph is recorded; one
+# more and it is done (https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs").
+WARM_UP_STEPS = 11
+
+# A replayed step must move the weights as the eager one does, up to the rounding of sums whose
+# order on a GPU changes from run to run.
+TOLERANCE = 0.05
+
+
+@dataclass
+class Step:
+    """One optimizer step on this rank's share of a batch, micro-batch by micro-batch.
+
+    `wrapped` is `state.model` as it is called, under DDP when there are several ranks.
+    """
+
+    recipe: Recipe
+    ranks: Ranks
+    batches: TrainBatches
+    state: TrainState
+    wrapped: nn.Module
+    autocast: AbstractContextManager[None]
+
+    def __call__(self, step: int, lr: float) -> None:
+        """Take `step` (from 0) with the learning rate `lr`."""
+        began = time.perf_counter()
+        draw = self.batches.share(step).to(self.ranks.device)
+        set_learning_rate(self.state.optimizer, lr)
+        self.state.interval.data_seconds += time.perf_counter() - began
+        self.run(draw, self.batches.resolution(step))
+        self.state.interval.count(len(draw.indices))
+
+    def run(self, draw: Draw, resolution: int) -> None:
+        """All that the device does in a step; nothing here waits for it or asks what it found.
+
+        Args:
+            draw: of this rank, on its device.
+            resolution: side in pixels of the images that the network sees.
+        """
+        began = time.perf_counter()
+        images, labels = self.batches.render(draw, resolution)
+        self.state.interval.data_seconds += time.perf_counter() - began
+        size = self.recipe.train.micro_batch_size or len(images)
+        parts = list(zip(images.split(size), labels.split(size), strict=True))
+        self.state.optimizer.zero_grad(set_to_none=True)
+        for number, (part, targets) in enumerate(parts, start=1):
+            # Gradients add up on each rank and travel once, with the last micro-batch.
+            waits = number < len(parts) and self.ranks.world_size > 1
+            with self.wrapped.no_sync() if waits else contextlib.nullcontext():
+                with self.autocast:
+                    logits = self.wrapped(part)
+                loss = smoothed_cross_entropy(logits, targets, self.recipe.train.label_smoothing)
+                (loss / len(parts)).backward()
+            self.state.interval.add(loss, len(part), draw.step)
+        self.state.optimizer.step()
+
+
+class GraphedStep:
+    """A `Step` that is recorded once for each resolution and then replayed.
+
+    Every value that changes from step to step lies in a tensor that the graph reads: the draw, and
+    the learning rate in the optimizer's groups. What a first replay does to the weights is compared
+    with what the eager step does; where it differs, or nothing can be recorded, steps are eager.
+
+    Args:
+        step: the step, on a GPU.
+        say: takes a sentence for the log.
+    """
+
+    def __init__(self, step: Step, say: Callable[[str], None]) -> None:
+        self._step = step
+        self._say = say
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Draw]] = {}
+        self._is_possible = True
+
+    def __call__(self, step: int, lr: float) -> None:
+        """Take `step` (from 0) with the learning rate `lr`."""
+        resolution = self._step.batches.resolution(step)
+        if self._is_possible and resolution not in self._graphs:
+            self._is_possible = self._record(step, resolution)
+        if not self._is_possible:
+            self._step(step, lr)
+            return
+        began = time.perf_counter()
+        graph, inputs = self._graphs[resolution]
+        draw = self._step.batches.share(step)
+        inputs.fill(draw)
+        set_learning_rate(self._step.state.optimizer, lr)
+        self._step.state.interval.data_seconds += time.perf_counter() - began
+        graph.replay()
+        self._step.state.interval.count(len(draw.indices))
+
+    def _record(self, step: int, resolution: int) -> bool:
+        """Record the graph of `resolution` and try it; the state is as before. Whether it holds."""
+        began = time.perf_counter()
+        ranks, state = self._step.ranks, self._step.state
+        inputs = self._step.batches.share(step).to(ranks.device)
+        # At its highest: late in a run a step is lost in the rounding of the weights.
+        set_learning_rate(state.optimizer, self._step.recipe.optimizer.lr)
+        data_seconds = state.interval.data_seconds
+        before = [tensor.detach().clone() for tensor in state.tensors()]
+        problem = None
+        try:
+            eager = self._warm_up(inputs, resolution, before)
+            graph = self._capture(inputs, resolution)
+            restore(state.tensors(), before)
+            graph.replay()
+            replayed = self._moved(before)
+            difference = float((eager - replayed).norm() / eager.norm())
+            if not difference <= TOLERANCE:  # not a number, too
+                problem = f"its step differs from the eager one by {difference:.1%}"
+        except RuntimeError as error:
+            problem = str(error).splitlines()[0]
+        restore(state.tensors(), before)
+        state.interval.data_seconds = data_seconds
+        state.optimizer.zero_grad(set_to_none=True)
+        problems = [found for found in ranks.gather_objects(problem) if found]
+        if problems:
+            self._say(f"warning: steps are eager, for no CUDA graph can be recorded: {problems[0]}")
+            return False
+        self._graphs[resolution] = (graph, inputs)
+        seconds = time.perf_counter() - began
+        self._say(f"steps of {resolution} px: one CUDA graph, recorded in {seconds:.1f} s")
+        return True
+
+    def _warm_up(self, inputs: Draw, resolution: int, before: list[Tensor]) -> Tensor:
+        """Let every library choose its kernels; what the first of these steps did to the weights.
+
+        On a stream of its own, as recording demands of whatever ran before it.
+        """
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._step.run(inputs, resolution)
+            moved = self._moved(before)
+            for _ in range(WARM_UP_STEPS - 1):
+                self._step.run(inputs, resolution)
+        torch.cuda.current_stream().wait_stream(stream)
+        return moved
+
+    def _capture(self, inputs: Draw, resolution: int) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Graphs never run at the same time and keep nothing for each other, so they share memory.
+        pool = next((other.pool() for other, _ in self._graphs.values()), None)
+        self._step.state.optimizer.zero_grad(set_to_none=True)
+        # Of this thread alone: NCCL and the saver call the driver from theirs meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            self._step.run(inputs, resolution)
+        return graph
+
+    def _moved(self, before: list[Tensor]) -> Tensor:
+        """How far every weight is from where it was: float32 (n,)."""
+        parameters = list(self._step.state.model.parameters())
+        # `tensors()` begins with the parameters, in this order.
+        pairs = zip(parameters, before, strict=False)
+        return torch.cat([(now.detach() - then).flatten() for now, then in pairs])
+
+
+def restore(tensors: list[Tensor], values: list[Tensor]) -> None:
+    """Give `tensors` their `values` again; those that came since then are zero again.
+
+    A momentum that SGD has not made yet and one of zeros lead to the same step.
+    """
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=False):
+            tensor.copy_(value)
+        for tensor in tensors[len(values) :]:
+            tensor.zero_()
+
+
+def make_step(step: Step, say: Callable[[str], None]) -> Step | GraphedStep:
+    """`step` as it is best taken on its device, said in one line."""
+    reason = reason_for_eager(step)
+    if reason is None:
+        return GraphedStep(step, say)
+    say(f"steps are eager, not one CUDA graph: {reason}")
+    return step
+
+
+def reason_for_eager(step: Step) -> str | None:
+    """Why no CUDA graph is tried; None where one is."""
+    if step.ranks.device.type != "cuda":
+        return f"the device is a {step.ranks.device.type.upper()}"
+    if not step.recipe.train.cuda_graph:
+        return "train.cuda_graph is false"
+    if step.ranks.world_size > 1 and "nccl" not in dist.get_backend_config():
+        return "gradients travel through the host, for workers share a GPU or have none"
+    return None
