@@ -155,12 +155,13 @@ class Drill:
         assert process.exitcode is not None
         return process.exitcode
 
-    def kill_once(self, run_dir: Path, number: int) -> tuple[bool, str]:
+    def kill_at_random(self, run_dir: Path) -> tuple[bool, str]:
         """One attempt that is meant to be killed; whether it was, and when."""
-        if number % 2:
-            seconds = self.random.uniform(0.0, self.seconds)
-            return self.attempt(run_dir, None, 0, seconds) != 0, f"after {seconds:.2f} s"
-        phase = PHASES[number // 2 % len(PHASES)]
+        seconds = self.random.uniform(0.0, self.seconds)
+        return self.attempt(run_dir, None, 0, seconds) != 0, f"after {seconds:.2f} s"
+
+    def kill_in_phase(self, run_dir: Path, phase: str) -> tuple[bool, str]:
+        """One attempt that is meant to be killed in `phase`; whether it was, and when."""
         # Old checkpoints go when there are more than two and the best.
         countdown = 1 if phase != PHASES[7] else 0
         return self.attempt(run_dir, phase, countdown, None) != 0, phase
@@ -192,6 +193,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills.crash_points")
     parser.add_argument("--moments", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only-phases", action="store_true", help="no kills at random, so that it takes less time"
+    )
     options = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
@@ -203,7 +207,11 @@ def main(arguments: list[str]) -> int:
             run_dir = drill.new_run(f"run-{runs}")
             moments: list[str] = []
             while kills < options.moments:
-                was_killed, moment = drill.kill_once(run_dir, kills)
+                if kills % 2 and not options.only_phases:
+                    was_killed, moment = drill.kill_at_random(run_dir)
+                else:
+                    number = kills if options.only_phases else kills // 2
+                    was_killed, moment = drill.kill_in_phase(run_dir, PHASES[number % len(PHASES)])
                 if not was_killed:
                     break
                 kills += 1

@@ -23,7 +23,7 @@ SETTINGS = {
     "cluster.gpus_per_node": 2,
     "cluster.cpus_per_gpu": 2,
     "data.md5": "none",
-    "data.test_images": 1000,
+    "data.test_images": 500,
     "data.resolution": 64,
     "train.max_steps": STEPS,
     "optimizer.lr": 0.005,
@@ -69,8 +69,8 @@ def test_pretrained_weights_beat_random_ones_by_twenty_points_and_all_records_ag
     assert val["accuracy_top-1"] == results["accuracy_top-1"]
     assert val["accuracy_top-5"] == results["accuracy_top-5"]
     confusion = np.array(results["confusion_matrix"])
-    assert confusion.sum() == 1000
-    assert 100 * confusion.trace() / 1000 == pytest.approx(results["accuracy_top-1"])
+    assert confusion.sum() == 500
+    assert 100 * confusion.trace() / 500 == pytest.approx(results["accuracy_top-1"])
 
     reader = EventAccumulator(str(pretrained.path / "tensorboard"))
     reader.Reload()

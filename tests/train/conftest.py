@@ -140,15 +140,15 @@ def attempt(workers: Any) -> Callable[..., bool]:
 
 @pytest.fixture
 def recipe(digits_root: Path) -> Recipe:
-    """Two epochs of three steps on 96 digits, tested on 60."""
+    """Two epochs of three steps on 48 digits, tested on 30."""
     return Recipe(
         run=Run(name="test", seed=1),
         data=Data(
-            root=str(digits_root), md5="none", train_images=96, test_images=60, resolution=32
+            root=str(digits_root), md5="none", train_images=48, test_images=30, resolution=32
         ),
         optimizer=Optimizer(lr=0.02),
         schedule=Schedule(epochs=2, kind="cosine"),
-        train=Train(batch_size=32, device="cpu", label_smoothing=0.1),
+        train=Train(batch_size=16, device="cpu", label_smoothing=0.1),
         logging=Logging(every_steps=2),
     )
 

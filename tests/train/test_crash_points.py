@@ -1,4 +1,4 @@
-"""Killed at any moment, the trainer resumes to the same bits; `make drill` tries 100 moments."""
+"""Killed while it saves, the trainer resumes to the same bits; `make drill` tries 100 moments."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tests.drills import crash_points
 
 
 @pytest.mark.slow
-def test_killed_in_every_phase_of_a_checkpoint_write_and_at_random_the_end_is_the_same(
+def test_killed_in_every_phase_of_a_checkpoint_write_the_end_is_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    moments = 2 * len(crash_points.PHASES)
-    assert crash_points.main(["--moments", str(moments)]) == 0
+    moments = len(crash_points.PHASES)
+    assert crash_points.main(["--moments", str(moments), "--only-phases"]) == 0
 
     out = capsys.readouterr().out
     assert out.endswith(f"{moments} of {moments}\n")

@@ -22,7 +22,7 @@ TAGS = ("train/loss", "train/lr", "val/accuracy_top-1", "val/loss")
 @pytest.fixture
 def recipe(recipe: Recipe) -> Recipe:
     """Two epochs of three steps, a training line after every second, three batches to test."""
-    return changed(recipe, "evaluate", batch_size=20)
+    return changed(recipe, "evaluate", batch_size=10)
 
 
 def interrupt_until_done(attempt: Attempt, run_dir: Path, world_size: int, looks: int) -> list[int]:
