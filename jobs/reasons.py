@@ -33,7 +33,7 @@ WORDS = {
     "PowerNotAvail": "waits for electric power",
     "PowerReserved": "waits for electric power that is reserved",
     "ReqNodeNotAvail": "a node that it needs is down or reserved",
-    "Nodes required for job are DOWN": "its nodes are down or reserved for jobs before it",
+    "Nodes required for job are DOWN": "waits for nodes that are down or reserved for others",
     "NodeDown": "a node that it needs is down",
     "FrontEndDown": "no front-end node is up",
     "PartitionDown": "its partition takes no jobs for now",

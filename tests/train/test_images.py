@@ -114,6 +114,7 @@ def test_mean_and_std_are_copied_to_a_device_once(monkeypatch: pytest.MonkeyPatc
     assert channels.cache_info().hits >= 2
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_makes_a_batch_without_waiting_and_within_one_grey_level(photos: Tensor) -> None:
     data, on_gpu = Data(resolution=224, **RAW), photos.cuda()
