@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +20,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first, and by turns one that waits for the cluster and one that computes.
+    """Slow tests first, and those that wait for a cluster spread among those that compute.
 
     So no process is left with a long one at the end, and the cores are busy all the time. Fixtures
     that are dear have the scope of the session, for no module's tests stay together.
     """
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    items[:] = spread(slow) + spread(rest)
+
+
+def spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The same items, with those that wait for a cluster at equal distances."""
     waiting = [item for item in items if item.get_closest_marker("slurm")]
     computing = [item for item in items if not item.get_closest_marker("slurm")]
-    turns = zip_longest(computing, waiting)
-    items[:] = [item for turn in turns for item in turn if item is not None]
+    places = [
+        ((number + 0.5) / len(group), item)
+        for group in (computing, waiting)
+        for number, item in enumerate(group)
+    ]
+    return [item for _, item in sorted(places, key=lambda place: place[0])]
 
 
 @pytest.fixture
