@@ -34,7 +34,14 @@ WHY = {
     "model.freeze_stages": "its steps so far trained other layers",
     "model.head_lr_multiplier": "its steps so far were taken with the value before",
     "optimizer": "its steps so far were taken with the value before",
+    "schedule.fixres_tail": "its steps so far were taken with the value before",
     "train": "its steps so far were taken with the value before",
+    "train.ema_half_life": "its weights so far were averaged with the value before",
+}
+# Keys that are shares of the run's steps, and what moves with its end.
+SHARES = {
+    "schedule.fixres_tail": "with another end its tail would begin at another step",
+    "train.ema_half_life": "with another end its weights so far would have been averaged otherwise",
 }
 FALLS = (
     "the learning rate of a {} schedule falls to 0 at the end of the run, so with another end "
@@ -93,11 +100,22 @@ def objection(
 ) -> str | None:
     """Why one key that differs would make the run another one; None if it would not."""
     section = key.partition(".")[0]
-    if section != "schedule" and key not in LENGTH:
+    if key in WHY or (section != "schedule" and key not in LENGTH):
         return WHY.get(key) or WHY[section]
     if not taken.steps:
         return None
-    return _too_short(key, now, taken) or _objection_to_rate(key, before, now, taken)
+    return (
+        _too_short(key, now, taken)
+        or _objection_to_shares(key, before)
+        or _objection_to_rate(key, before, now, taken)
+    )
+
+
+def _objection_to_shares(key: str, before: Mapping[str, Any]) -> str | None:
+    share = next((name for name in SHARES if before[name]), None)
+    if key not in LENGTH or share is None:
+        return None
+    return f"{share} is a share of the run's steps, and {SHARES[share]}"
 
 
 def _objection_to_rate(

@@ -161,7 +161,13 @@ class Optimizer(Section):
 
     lr: float = Field(0.0025, gt=0, description="learning rate at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step that is kept")
-    weight_decay: float = Field(1e-4, ge=0, description="on every parameter")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="on every parameter, or as decay_norms_and_biases says"
+    )
+    decay_norms_and_biases: bool = Field(
+        True,
+        description="false: weight_decay is on the weights of convolutions and last layer only",
+    )
     nesterov: bool = Field(False, description="Nesterov's momentum")
 
     @field_validator("lr")
@@ -191,6 +197,13 @@ class Schedule(Section):
     warmup_steps: int = Field(
         0, ge=0, description="optimizer steps of a linear rise to optimizer.lr"
     )
+    fixres_tail: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the run's steps, at its end, that train only the last layer and the "
+        "batch norms, to fit them to data.resolution",
+    )
 
     @field_validator("milestones")
     @classmethod
@@ -213,6 +226,13 @@ class Train(Section):
         "normalisation sees; null: the GPU's whole share of the batch",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share spread over all classes")
+    ema_half_life: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="score and export a moving average of the weights, in which a step counts half "
+        "after this share of the run's steps (exponential); null: the weights as they are trained",
+    )
     device: Literal["auto", "cuda", "cpu"] = Field(
         "auto", description="auto: CUDA when a GPU answers, else the CPU"
     )

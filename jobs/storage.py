@@ -167,8 +167,9 @@ def bytes_needed(recipe: Recipe) -> int:
 
 
 def checkpoint_bytes(recipe: Recipe) -> int:
-    """The size of one checkpoint: weights and momentum."""
-    return 2 * 4 * (BACKBONE_NUMBERS + (LAST_LAYER_INPUTS + 1) * recipe.model.num_classes)
+    """The size of one checkpoint: weights, momentum, and the weights' average if there is one."""
+    copies = 2 if recipe.train.ema_half_life is None else 3
+    return copies * 4 * (BACKBONE_NUMBERS + (LAST_LAYER_INPUTS + 1) * recipe.model.num_classes)
 
 
 def _no_room(folder: Path, text: str, *, few: bool = True) -> Finding:

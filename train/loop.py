@@ -96,14 +96,16 @@ def train_epoch(session: Session) -> bool:
 def score(session: Session) -> Scores | None:
     """The scores of the model as it is on the test images; None when a stop was agreed on.
 
-    Afterwards all ranks have the mean batch-norm statistics, after a stop their own again.
+    Afterwards all ranks have the mean batch-norm statistics, after a stop their own again. Where
+    the weights are averaged, it is their average that is scored.
     """
     state, ranks = session.state, session.ranks
     own = flatten(state.statistics)
     with phase(session, "evaluate"):
-        average_buffers(state.model, ranks)
+        for model in state.models.values():
+            average_buffers(model, ranks)
         scores = evaluate(
-            state.model,
+            state.outcome,
             session.dataset.test,
             session.recipe,
             ranks,
@@ -205,5 +207,5 @@ def results(session: Session, scores: Scores) -> dict[str, object]:
         "seconds": {name: round(value, 3) for name, value in state.seconds.items()},
         "world_size": ranks.world_size,
         "device": device,
-        "weights_sha256": weights_sha256(state.model),
+        "weights_sha256": weights_sha256(state.outcome),
     }

@@ -6,28 +6,43 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.schema import Optimizer, Recipe, Schedule
-from train.model import ResNet50
+from train.model import STAGES, ResNet50
 
 
 def make_optimizer(
-    model: ResNet50, config: Optimizer, head_lr_multiplier: float = 1.0
+    model: ResNet50,
+    config: Optimizer,
+    head_lr_multiplier: float = 1.0,
+    *,
+    has_fixres_tail: bool = False,
 ) -> torch.optim.SGD:
-    """SGD over all parameters of `model` that are trained, norms and biases included.
+    """SGD over all parameters of `model` that are trained.
 
-    A group whose learning rate is not that of the step has the factor as `lr_multiplier`.
+    As few groups as the recipe needs, one where it treats all alike, in the order in which the
+    model comes to them. A group whose learning rate is not that of the step has the factor as
+    `lr_multiplier`, and one that `schedule.fixres_tail` leaves as it is has `rests_in_tail`.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": trained}]
-    if head_lr_multiplier != 1.0:
-        head = set(model.fc.parameters())
-        body = [parameter for parameter in trained if parameter not in head]
-        last = {"params": list(model.fc.parameters()), "lr_multiplier": head_lr_multiplier}
-        groups = [{"params": body}, last] if body else [last]
+    groups: dict[str, dict[str, Any]] = {}
+    trained = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            options: dict[str, Any] = {}
+            if module is model.fc and head_lr_multiplier != 1.0:
+                options["lr_multiplier"] = head_lr_multiplier
+            if not (config.decay_norms_and_biases or is_kernel(module, name)):
+                options["weight_decay"] = 0.0
+            if has_fixres_tail and isinstance(module, nn.Conv2d):
+                options["rests_in_tail"] = True
+            group = groups.setdefault(str(options), {"params": [], **options})
+            group["params"].append(parameter)
+            trained.append(parameter)
     optimizer = torch.optim.SGD(
-        groups,
+        list(groups.values()),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -41,14 +56,40 @@ def make_optimizer(
     return optimizer
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Have the next step taken with `lr`, and by each group's multiple of it."""
+def is_kernel(module: nn.Module, name: str) -> bool:
+    """Whether the parameter `name` of `module` is what it multiplies by, and no norm or bias."""
+    return isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, lr: float, *, in_tail: bool = False
+) -> None:
+    """Have the next step taken with `lr`, and by each group's multiple of it.
+
+    `in_tail`: whether that step is one of `schedule.fixres_tail`'s.
+    """
     for group in optimizer.param_groups:
-        value = lr * group.get("lr_multiplier", 1.0)
+        rests = in_tail and group.get("rests_in_tail", False)
+        value = 0.0 if rests else lr * group.get("lr_multiplier", 1.0)
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(value)
         else:
             group["lr"] = value
+
+
+def count_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole run."""
+    steps = recipe.schedule.epochs * steps_per_epoch
+    return min(steps, recipe.train.max_steps or steps)
+
+
+def tail_steps(schedule: Schedule, total_steps: int) -> int:
+    """Steps at the end of the run in which only the last layer and the batch norms are trained.
+
+    FixRes: what a network has learned at low resolution is fitted to a higher one by these alone
+    (Touvron et al. 2019, arXiv 1906.06423).
+    """
+    return round(schedule.fixres_tail * total_steps)
 
 
 def learning_rate(
@@ -105,6 +146,27 @@ def settings_without_effect(
         texts.append(
             f"schedule.warmup_steps is {schedule.warmup_steps:,}, but the run ends after "
             f"{total_steps:,} steps and never reaches optimizer.lr: lower it"
+        )
+    half_life, tail = recipe.train.ema_half_life, schedule.fixres_tail
+    if half_life is not None and half_life * total_steps < 1:
+        texts.append(
+            f"train.ema_half_life {half_life:g} is less than one of the run's {total_steps:,} "
+            "steps, so that the average is next to the model itself: raise it or set it to null"
+        )
+    if tail and not tail_steps(schedule, total_steps):
+        texts.append(
+            f"schedule.fixres_tail {tail:g} is less than half of one of the run's {total_steps:,} "
+            "steps: raise it or set it to 0"
+        )
+    if tail and recipe.model.freeze_stages == len(STAGES):
+        texts.append(
+            "schedule.fixres_tail has no effect with model.freeze_stages 4, by which only the last "
+            "layer is trained: set it to 0 or lower model.freeze_stages"
+        )
+    if not (recipe.optimizer.decay_norms_and_biases or recipe.optimizer.weight_decay):
+        texts.append(
+            "optimizer.decay_norms_and_biases false has no effect with optimizer.weight_decay 0: "
+            "raise that or set this to true"
         )
     if recipe.train.batch_size > num_images:
         texts.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from configs import Recipe
 from configs.continuation import Taken, objections, shaping
+from train.average import WeightAverage
 from train.distributed import Ranks
 from train.errors import RequestError
 
@@ -62,13 +64,14 @@ class TrainState:
     """Everything that a run needs to go on where it stopped.
 
     `step`: optimizer steps done. `best`: the best evaluation so far, or None. `last`: the newest.
-    The order of images, their augmentation and the learning rate need no entry: they are functions
-    of the step.
+    `average`: of the weights, where the recipe asks for it. The order of images, their augmentation
+    and the learning rate need no entry: they are functions of the step.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     interval: Interval
+    average: WeightAverage | None = None
     step: int = 0
     best: dict[str, float] | None = None
     last: dict[str, float] | None = None
@@ -90,9 +93,24 @@ class TrainState:
         return self.last["accuracy_top-1"] if self.last and self.is_evaluated else None
 
     @property
+    def outcome(self) -> nn.Module:
+        """The model that is scored and given away: the average where there is one."""
+        return self.average.model if self.average else self.model
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """All models by their names in a checkpoint, that in training first.
+
+        The average is called as torchvision's training script calls it, so that whoever reads
+        others' checkpoints finds it.
+        """
+        return {"model": self.model} | ({"model_ema": self.average.model} if self.average else {})
+
+    @property
     def statistics(self) -> list[Tensor]:
-        """The batch-norm statistics: the part of the model in which ranks differ while training."""
-        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        """The batch-norm statistics: the part of the models in which ranks differ in training."""
+        buffers = (buffer for model in self.models.values() for buffer in model.buffers())
+        return [buffer for buffer in buffers if buffer.is_floating_point()]
 
     def tensors(self) -> list[Tensor]:
         """All that a step changes: the parameters first, the momentum, once there is one, last."""
@@ -102,15 +120,20 @@ class TrainState:
             for value in entry.values()
             if isinstance(value, Tensor)
         )
-        interval = (self.interval.loss_sum, self.interval.first_bad)
-        return [*self.model.parameters(), *self.model.buffers(), *interval, *momentum]
+        models = (
+            tensor
+            for model in self.models.values()
+            for tensor in (*model.parameters(), *model.buffers())
+        )
+        return [*models, self.interval.loss_sum, self.interval.first_bad, *momentum]
 
     def state_dict(self, ranks: Ranks) -> dict[str, Any]:
         """Tensors and plain values only, so that `torch.load(weights_only=True)` reads it.
 
-        A collective call. `model` holds the mean of all ranks' batch-norm statistics. Under
-        `ranks`, one row a rank, is what only that many ranks can go on from bit for bit: each
-        one's own statistics, float32 (ranks, n), and sums, float64 (ranks, 2).
+        A collective call. `model` and, where there is an average, `model_ema` hold the mean of all
+        ranks' batch-norm statistics. Under `ranks`, one row a rank, is what only that many ranks
+        can go on from bit for bit: each one's own statistics, float32 (ranks, n), and sums, float64
+        (ranks, 2).
         """
         rows = ranks.all_gather(flatten(self.statistics))
         interval = self.interval
@@ -118,11 +141,10 @@ class TrainState:
         sums = ranks.all_gather(torch.stack([interval.loss_sum, images]))
         # In this form the mean of equal rows is that row, to the last bit.
         mean = rows[0] + (rows - rows[0]).mean(dim=0)
-        model = dict(self.model.state_dict())
-        names = [name for name, buffer in self.model.named_buffers() if buffer.is_floating_point()]
-        model |= dict(zip(names, unflatten(mean, self.statistics), strict=True))
+        means = iter(unflatten(mean, self.statistics))
+        models = {key: with_statistics(model, means) for key, model in self.models.items()}
         return {
-            "model": model,
+            **models,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -138,7 +160,8 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any], ranks: Ranks) -> None:
         """Become the state that was `saved`; on another number of ranks, up to rounding."""
-        self.model.load_state_dict(saved["model"])
+        for key, model in self.models.items():
+            model.load_state_dict(saved[key])
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -182,6 +205,15 @@ def check_same_run(saved: dict[str, Any], recipe: Recipe, steps_per_epoch: int) 
             f"config.yaml is not that of the checkpoint ({'; '.join(problems)}): set it back, or "
             "start a new run from this one's checkpoint by model.weights"
         )
+
+
+def with_statistics(model: nn.Module, values: Iterator[Tensor]) -> dict[str, Tensor]:
+    """The entries of `model`, those of its batch-norm statistics with the next of `values`."""
+    entries: dict[str, Tensor] = dict(model.state_dict())
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point():
+            entries[name] = next(values)
+    return entries
 
 
 def flatten(tensors: list[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from configs import Recipe
 from train.batches import Draw, TrainBatches
 from train.distributed import Ranks
 from train.loss import smoothed_cross_entropy
-from train.optim import set_learning_rate
+from train.optim import count_steps, set_learning_rate, tail_steps
 from train.state import TrainState
 
 # DDP reads its timers in its first ten passes, which nothing may do while a graph is recorded; one
@@ -50,7 +50,7 @@ class Step:
         """Take `step` (from 0) with the learning rate `lr`."""
         began = time.perf_counter()
         draw = self.batches.share(step).to(self.ranks.device)
-        set_learning_rate(self.state.optimizer, lr)
+        self.set_learning_rate(step, lr)
         self.state.interval.data_seconds += time.perf_counter() - began
         self.run(draw, self.batches.resolution(step))
         self.state.interval.count(len(draw.indices))
@@ -78,6 +78,14 @@ class Step:
                 (loss / len(parts)).backward()
             self.state.interval.add(loss, len(part), draw.step)
         self.state.optimizer.step()
+        if self.state.average:
+            self.state.average.update(draw.step)
+
+    def set_learning_rate(self, step: int, lr: float) -> None:
+        """Have `step` (from 0) taken with the learning rate `lr` by all that it trains."""
+        total = count_steps(self.recipe, self.batches.steps_per_epoch)
+        in_tail = step >= total - tail_steps(self.recipe.schedule, total)
+        set_learning_rate(self.state.optimizer, lr, in_tail=in_tail)
 
 
 class GraphedStep:
@@ -110,7 +118,7 @@ class GraphedStep:
         graph, inputs = self._graphs[resolution]
         draw = self._step.batches.share(step)
         inputs.fill(draw)
-        set_learning_rate(self._step.state.optimizer, lr)
+        self._step.set_learning_rate(step, lr)
         self._step.state.interval.data_seconds += time.perf_counter() - began
         graph.replay()
         self._step.state.interval.count(len(draw.indices))

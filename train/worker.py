@@ -15,6 +15,7 @@ from torch import nn
 
 from configs import Recipe, RecipeError, read_resolved
 from train import checkpoint
+from train.average import WeightAverage
 from train.batches import TrainBatches, steps_per_epoch
 from train.checkpoint import Manifest
 from train.compilation import compile_model
@@ -25,7 +26,7 @@ from train.health import check_nodes
 from train.journal import Journal, Silence
 from train.loop import fit, results
 from train.model import build_model
-from train.optim import make_optimizer, settings_without_effect
+from train.optim import count_steps, make_optimizer, settings_without_effect
 from train.saver import Saver
 from train.session import Session
 from train.state import Interval, TrainState, check_same_run
@@ -209,8 +210,16 @@ def make_state(
     if recipe.model.weights and manifest is None:
         account = load_weights(model, Path(recipe.model.weights))
     model.to(ranks.device)
-    optimizer = make_optimizer(model, recipe.optimizer, recipe.model.head_lr_multiplier)
+    optimizer = make_optimizer(
+        model,
+        recipe.optimizer,
+        recipe.model.head_lr_multiplier,
+        has_fixres_tail=recipe.schedule.fixres_tail > 0,
+    )
     state = TrainState(model, optimizer, Interval.empty(ranks.device))
+    if recipe.train.ema_half_life is not None:
+        half_life = recipe.train.ema_half_life * count_steps(recipe, epoch)
+        state.average = WeightAverage(model, half_life)
     if manifest:
         saved = checkpoint.load(folder, manifest, ranks.device)
         check_same_run(saved, recipe, epoch)

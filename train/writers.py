@@ -71,7 +71,7 @@ def export(run_dir: Path, layout: str, out: Path, *, best: bool) -> str:
     manifest = choose(run_dir / "checkpoints", best=best)
     state = read_state(run_dir / "checkpoints" / manifest.file, manifest)
     usage = facts.of_a_run(state)
-    entries = state["model"]
+    entries = state.get("model_ema", state["model"])  # the one that was scored
     model = build_model(Model(stem=usage["stem"], num_classes=len(entries["fc.bias"])), seed=0)
     model.load_state_dict(entries)
     known = facts.gather(run_dir, state, weights_sha256(model))

@@ -99,3 +99,52 @@ def test_a_local_copy_may_come_or_go_at_any_time_and_another_archive_may_not() -
     assert changes(Recipe(), Recipe(data=copied)) == []
     assert changes(Recipe(), Recipe(data=other)) == ["data.archive"]
     assert not objections(shaping(Recipe()), shaping(Recipe(data=copied)), Taken(5, 1))
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("schedule.fixres_tail", "with another end its tail would begin at another step"),
+        ("train.ema_half_life", "its weights so far would have been averaged otherwise"),
+    ],
+)
+def test_a_run_with_a_share_of_its_steps_gets_no_other_length(key: str, reason: str) -> None:
+    """Also on a step schedule and in a warm-up, where its learning rates would be the same."""
+    section, name = key.split(".")
+    before = Recipe.model_validate({section: {name: 0.25}})
+    longer = before.schedule.model_copy(update={"epochs": 30})
+    limited = before.train.model_copy(update={"max_steps": 900})
+
+    for now in (
+        before.model_copy(update={"schedule": longer}),
+        before.model_copy(update={"train": limited}),
+    ):
+        [changed] = changes(before, now)
+        refused = objections(shaping(before), shaping(now), Taken(5, 1))
+        assert list(refused) == [changed]
+        assert refused[changed].startswith(f"{key} is a share of the run's steps, and ")
+        assert refused[changed].endswith(reason)
+        assert not objections(shaping(before), shaping(now), Taken(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("optimizer.decay_norms_and_biases", False, "steps so far were taken with the value"),
+        ("schedule.fixres_tail", 0.1, "steps so far were taken with the value before"),
+        ("train.ema_half_life", 0.1, "weights so far were averaged with the value before"),
+    ],
+)
+def test_a_checkpoint_from_before_a_key_goes_on_at_its_default_only(
+    key: str, value: object, reason: str
+) -> None:
+    """Not even before its first step: the checkpoint has no place for what the key adds."""
+    section, name = key.split(".")
+    now = Recipe.model_validate({section: {name: value}})
+    old = {each: value for each, value in shaping(Recipe()).items() if each != key}
+
+    for taken in (Taken(0, 0), Taken(3, 1)):
+        assert objections(old, shaping(Recipe()), taken) == {}
+        [(refused, why)] = objections(old, shaping(now), taken).items()
+        assert refused == key
+        assert reason in why

@@ -24,7 +24,7 @@ def test_unknown_key_is_rejected_with_line_and_suggestion(
 
     assert problems == [
         f"{AT}:3: optimizer.learnig_rate: unknown key; "
-        "the keys of optimizer are lr, momentum, weight_decay, nesterov",
+        "the keys of optimizer are lr, momentum, weight_decay, decay_norms_and_biases, nesterov",
         f"{AT}:4: optimizer.nestrov: unknown key; did you mean 'optimizer.nesterov'?",
     ]
 
@@ -66,7 +66,7 @@ def test_a_key_in_the_wrong_section_or_cut_short_is_found(
         (
             "schedule: 20",
             "schedule: is a section, its keys go below it: "
-            "epochs, kind, milestones, gamma, warmup_steps",
+            "epochs, kind, milestones, gamma, warmup_steps, fixres_tail",
         ),
         ("logging: [1]", "logging: is a section, its keys go below it: every_steps"),
     ],
@@ -113,6 +113,18 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
         (
             "schedule.gamma=2",
             "expected a number above 0 and at most 1, got 2 (factor of each drop)",
+        ),
+        (
+            "schedule.fixres_tail=1",
+            "expected a number of at least 0 and below 1, got 1 (share of the run's steps, at its "
+            "end, that train only the last layer and the batch norms, to fit them to "
+            "data.resolution)",
+        ),
+        (
+            "train.ema_half_life=0",
+            "expected a number above 0 and at most 1 or null, got 0 (score and export a moving "
+            "average of the weights, in which a step counts half after this share of the run's "
+            "steps (exponential); null: the weights as they are trained)",
         ),
         (
             "data.crop_padding=33",
@@ -280,7 +292,7 @@ def test_a_key_given_twice_is_rejected_with_both_lines(
         (
             "optimizer=1",
             "--set optimizer: is a section, its keys go below it: "
-            "lr, momentum, weight_decay, nesterov",
+            "lr, momentum, weight_decay, decay_norms_and_biases, nesterov",
         ),
         (
             "schedule.milestones=[1",

@@ -111,6 +111,18 @@ def test_scratch_is_the_stock_recipe_setting_for_setting(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize("name", ["finetune.yaml", "scratch.yaml"])
+def test_published_recipes_decay_all_and_have_neither_average_nor_tail(
+    name: str, tmp_path: Path
+) -> None:
+    """They set none of these keys, and so train as before there were any."""
+    recipe = load_recipe(str(FOLDER / name), folder=tmp_path).recipe
+
+    assert recipe.optimizer.decay_norms_and_biases
+    assert recipe.train.ema_half_life is None
+    assert recipe.schedule.fixres_tail == 0
+
+
 def test_quickstart_needs_no_download_no_gpu_and_no_slurm(tmp_path: Path) -> None:
     settings = settings_of("quickstart.yaml", tmp_path)
 

@@ -1,0 +1,32 @@
+"""Training steps in the process of a test, without a run around them."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+from configs.schema import Recipe
+from train.batches import TrainBatches
+from train.dataset import load_dataset
+from train.distributed import Ranks
+from train.step import Step
+from train.worker import make_state
+
+CPU = torch.device("cpu")
+ALONE = Ranks(0, 0, 1, 1, CPU)
+
+
+def first_step(recipe: Recipe, ranks: Ranks = ALONE) -> Step:
+    """The step of a new run on one rank, ready to be called; the state that it changes is in it."""
+    batches = TrainBatches(
+        load_dataset(recipe.data, ranks.device).train,
+        recipe.data,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.run.seed,
+        rank=0,
+        world_size=1,
+    )
+    state, _ = make_state(Path(), recipe, ranks, None, batches.steps_per_epoch)
+    return Step(recipe, ranks, batches, state, state.model.train(), contextlib.nullcontext())
