@@ -35,6 +35,7 @@ WHY = {
     "model.head_lr_multiplier": "its steps so far were taken with the value before",
     "optimizer": "its steps so far were taken with the value before",
     "schedule.fixres_tail": "its steps so far were taken with the value before",
+    "schedule.resolution": "its steps so far saw images of other sizes",
     "train": "its steps so far were taken with the value before",
     "train.ema_half_life": "its weights so far were averaged with the value before",
 }
@@ -42,6 +43,8 @@ WHY = {
 SHARES = {
     "schedule.fixres_tail": "with another end its tail would begin at another step",
     "train.ema_half_life": "with another end its weights so far would have been averaged otherwise",
+    "data.mix_until": "with another end other steps so far would have been mixed",
+    "schedule.resolution": "with another end its steps so far would have seen other sizes",
 }
 FALLS = (
     "the learning rate of a {} schedule falls to 0 at the end of the run, so with another end "
@@ -112,10 +115,17 @@ def objection(
 
 
 def _objection_to_shares(key: str, before: Mapping[str, Any]) -> str | None:
-    share = next((name for name in SHARES if before[name]), None)
+    share = next((name for name in SHARES if _has_effect(name, before)), None)
     if key not in LENGTH or share is None:
         return None
     return f"{share} is a share of the run's steps, and {SHARES[share]}"
+
+
+def _has_effect(share: str, before: Mapping[str, Any]) -> bool:
+    if share == "data.mix_until":
+        is_mixed = bool(before["data.mixup"] or before["data.cutmix"])
+        return is_mixed and bool(before["data.mix_until"] < 1)
+    return bool(before[share])
 
 
 def _objection_to_rate(

@@ -102,16 +102,17 @@ def _type_in_words(annotation: Any, bounds: Sequence[object], number: int = SING
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type_in_words(parts[0], parts[1].metadata, number)
-    if origin in (Union, UnionType):
-        return _any_of([_type_in_words(part, bounds) for part in parts])
-    if origin is Literal:
-        return _any_of([f"'{choice}'" for choice in parts])
+    if origin in (Union, UnionType, Literal):
+        is_choice = origin is Literal
+        return _any_of([f"'{p}'" if is_choice else _type_in_words(p, bounds) for p in parts])
     if origin is dict:
         return f"a mapping of names to {_type_in_words(parts[1], [])}"
     if origin is list:
         length = _bound(bounds, "min_length")
         exactly = f"{length} " if length and length == _bound(bounds, "max_length") else ""
         return f"a list of {exactly}{_type_in_words(parts[0], [], PLURAL)}"
+    if origin is tuple:
+        return f"[{', '.join(_type_in_words(part, []) for part in parts)}]"
     noun = NOUNS[annotation][number]
     return noun if annotation is NoneType else noun + _range_in_words(bounds)
 

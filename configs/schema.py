@@ -6,20 +6,23 @@ what a recipe changes. Unknown keys, wrong types and values out of range are ref
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from configs.archives import ARCHIVE_NAME, MOST_CLASSES, PUBLISHED
+from configs.archives import MOST_CLASSES
 from configs.cluster import Cluster
-from configs.section import Section
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+from configs.data import Data
+from configs.section import NAME_PATTERN, Pixels, Section
 
 LARGEST_BATCH = 65_536  # the archive has 50,000 images to train
-
-Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+# YAML has lists only, so what stands there as a list becomes the pair.
+Phase = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], Pixels],
+    Field(strict=False),
+]
 
 
 class Run(Section):
@@ -50,82 +53,6 @@ class Run(Section):
     def mode(self) -> int:
         """The permission bits of the run's directory."""
         return {"owner": 0o700, "group": 0o750, "everyone": 0o755}[self.readable_by]
-
-
-class Data(Section):
-    """The images and what happens to them before the network sees them."""
-
-    root: str = Field("data/cifar10", min_length=1, description="folder that holds the archive")
-    source: Literal["archive", "digits"] = Field(
-        "archive",
-        description="archive: the file brought along; digits: scikit-learn's handwritten digits, "
-        "written into data.root as such an archive first",
-    )
-    md5: str = Field(
-        "official", description="of the archive: official, none (unchecked) or 32 hex digits"
-    )
-    archive: str = Field(
-        ARCHIVE_NAME,
-        description="file in data.root: CIFAR-10's or CIFAR-100's, or another in their layout",
-    )
-    local_copy: bool = Field(
-        False,
-        description="map a copy in each node's TMPDIR, for shared storage that is slow when many "
-        "nodes read one file",
-    )
-    train_images: int | None = Field(None, ge=1, description="use only the first N; null: all")
-    test_images: int | None = Field(None, ge=1, description="use only the first N; null: all")
-    crop_padding: int = Field(
-        4, ge=0, le=32, description="zero pixels added on each side before a random 32 x 32 crop"
-    )
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    resolution: int = Field(
-        224, ge=8, le=1024, description="side in pixels that images are resized to, bilinear"
-    )
-    mean: Channels = Field(
-        [125.307, 122.961, 113.8575], description="subtracted, per channel R G B, in grey levels"
-    )
-    std: Channels = Field(
-        [51.5865, 50.847, 51.255], description="divided by, per channel R G B, in grey levels"
-    )
-
-    @field_validator("md5")
-    @classmethod
-    def _md5_is_one(cls, value: str) -> str:
-        if value not in ("official", "none") and not re.fullmatch(r"^[0-9a-f]{32}$", value):
-            raise ValueError("give 'official', 'none' or 32 lower-case hex digits")
-        return value
-
-    @field_validator("archive")
-    @classmethod
-    def _archive_is_a_file_name(cls, value: str, others: ValidationInfo) -> str:
-        if not re.fullmatch(NAME_PATTERN, value) or not value.endswith(".tar.gz"):
-            raise ValueError(
-                "give the name of a file in data.root, of letters, digits, '.', '_' and '-', "
-                "that ends in .tar.gz"
-            )
-        if others.data.get("md5") == "official" and value not in PUBLISHED:
-            raise ValueError(
-                f"data.md5 is official, which only {' and '.join(PUBLISHED)} are: set data.md5 to "
-                "the MD5 of this file or to none"
-            )
-        return value
-
-    @field_validator("mean")
-    @classmethod
-    def _mean_is_in_grey_levels(cls, value: list[float]) -> list[float]:
-        if max(map(abs, value)) > 10_000:
-            raise ValueError("every channel's mean must be from -10000 to 10000 grey levels")
-        return value
-
-    @field_validator("std")
-    @classmethod
-    def _std_is_in_grey_levels(cls, value: list[float]) -> list[float]:
-        if not 0.001 <= min(value) <= max(value) <= 10_000:
-            raise ValueError(
-                "every channel's standard deviation must be from 0.001 to 10000 grey levels"
-            )
-        return value
 
 
 class Model(Section):
@@ -197,6 +124,11 @@ class Schedule(Section):
     warmup_steps: int = Field(
         0, ge=0, description="optimizer steps of a linear rise to optimizer.lr"
     )
+    resolution: list[Phase] = Field(
+        [],
+        description="progressive resolution: up to each share of the run's steps the training "
+        "images have that many pixels a side, afterwards data.resolution",
+    )
     fixres_tail: float = Field(
         0.0,
         ge=0,
@@ -210,6 +142,27 @@ class Schedule(Section):
     def _milestones_rise(cls, value: list[int]) -> list[int]:
         if any(later <= earlier for earlier, later in zip([0, *value], value, strict=False)):
             raise ValueError("epochs must be above 0 and in rising order")
+        return value
+
+    @field_validator("resolution")
+    @classmethod
+    def _shares_rise(cls, value: list[Phase]) -> list[Phase]:
+        shares = [share for share, _ in value]
+        if any(later <= earlier for earlier, later in itertools.pairwise(shares)):
+            raise ValueError(
+                "the shares must be in rising order: each counts from the start of the run"
+            )
+        return value
+
+    @field_validator("fixres_tail")
+    @classmethod
+    def _tail_is_at_the_last_resolution(cls, value: float, others: ValidationInfo) -> float:
+        last = max((share for share, _ in others.data.get("resolution", [])), default=0.0)
+        if value and last + value > 1 + 1e-9:  # 0.9 and 0.1 are a little more than 1 in floats
+            raise ValueError(
+                f"the tail fits the network to data.resolution, and schedule.resolution has other "
+                f"sizes up to {last} of the run: give at most {1 - last:.4g}"
+            )
         return value
 
 
@@ -275,6 +228,11 @@ class Evaluate(Section):
     every_epochs: int = Field(1, ge=1, description="evaluate after every Nth epoch and the last")
     batch_size: int = Field(
         250, ge=1, le=LARGEST_BATCH, description="images per forward pass on one GPU"
+    )
+    flip: bool = Field(
+        False,
+        description="score the mean of the outputs for each image and its mirror, too: told apart, "
+        "as accuracy_top-1_flip and accuracy_top-5_flip, at twice the time",
     )
 
 

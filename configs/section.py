@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # Beyond this, arithmetic in 64 bits would be at risk, and no run means it.
 WHOLE_NUMBER_LIMIT = 2**32
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+Pixels = Annotated[int, Field(ge=8, le=1024)]
 
 
 class Section(BaseModel):

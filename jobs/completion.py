@@ -18,6 +18,7 @@ from jobs.options import make_parser
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "configs"
+SCHEMA = ("cluster.py", "data.py", "schema.py")
 
 BASH = r"""
 _launch_py() {
@@ -149,7 +150,7 @@ def read_schema() -> dict[str, list[str]]:
 
     Read from the source: the schema's own classes take a quarter of a second to come to life.
     """
-    sources = [(CONFIGS / name).read_text(encoding="utf-8") for name in ("cluster.py", "schema.py")]
+    sources = [(CONFIGS / name).read_text(encoding="utf-8") for name in SCHEMA]
     nodes = [node for source in sources for node in ast.parse(source).body]
     classes = {node.name: _fields(node) for node in nodes if isinstance(node, ast.ClassDef)}
     return {

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from configs.archives import LARGEST_ARCHIVE_BYTES, PUBLISHED
 from configs.checksum import promised_sha256
-from configs.schema import Data, Recipe
+from configs.data import Data
+from configs.schema import Recipe
 from jobs.finding import Finding, failed, passed, warned
 
 # What one read takes at a time, and how long reading a whole file may take.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from configs.archives import PUBLISHED
 from configs.checksum import promised_sha256
-from configs.schema import Data
+from configs.data import Data
 from jobs.manifest import Facts
 
 _OPENMMLAB = "https://download.openmmlab.com/mmclassification/v0/resnet"

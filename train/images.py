@@ -65,11 +65,11 @@ def channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 def to_input(images: Tensor, data: Data, resolution: int) -> Tensor:
     """Resize and normalise, as the network takes it.
 
-    On a CPU the resize works on uint8 and equals Pillow's bilinear filter bit for bit; on a GPU it
-    works on floats and stays within one grey level of that.
+    On a CPU the resize of uint8 equals Pillow's bilinear filter bit for bit; on a GPU it works on
+    floats and stays within one grey level of that.
 
     Args:
-        images: uint8 (B, H, W, 3).
+        images: grey levels, uint8 or float32 (B, H, W, 3).
         data: the recipe's section, for the mean and the standard deviation.
         resolution: side in pixels of what comes out.
 

@@ -14,7 +14,7 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: flo
 
     Args:
         logits: (B, K), of any float type.
-        targets: int64 (B,).
+        targets: classes, int64 (B,), or what each class has of an image, float32 (B, K).
         label_smoothing: share of the target spread over all classes, the right one included.
 
     Returns:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Optimizer, Recipe, Schedule
+from train.batches import steps_of
 from train.model import STAGES, ResNet50
 
 
@@ -77,19 +78,13 @@ def set_learning_rate(
             group["lr"] = value
 
 
-def count_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimizer steps of the whole run."""
-    steps = recipe.schedule.epochs * steps_per_epoch
-    return min(steps, recipe.train.max_steps or steps)
-
-
 def tail_steps(schedule: Schedule, total_steps: int) -> int:
     """Steps at the end of the run in which only the last layer and the batch norms are trained.
 
     FixRes: what a network has learned at low resolution is fitted to a higher one by these alone
     (Touvron et al. 2019, arXiv 1906.06423).
     """
-    return round(schedule.fixres_tail * total_steps)
+    return steps_of(schedule.fixres_tail, total_steps)
 
 
 def learning_rate(
@@ -172,5 +167,29 @@ def settings_without_effect(
         texts.append(
             f"train.batch_size is {recipe.train.batch_size:,}, more than the {num_images:,} "
             "training images, so that each batch repeats some: lower it"
+        )
+    return texts + _shares_without_effect(recipe, total_steps)
+
+
+def _shares_without_effect(recipe: Recipe, total_steps: int) -> list[str]:
+    data, texts, begin = recipe.data, [], 0
+    for share, side in recipe.schedule.resolution:
+        end = steps_of(share, total_steps)
+        if begin == end:
+            texts.append(
+                f"schedule.resolution has no step at {side} pixels, for the run has "
+                f"{total_steps:,}: leave [{share}, {side}] out or make the run longer"
+            )
+        begin = end
+    for key in ("mix_probability", "mix_until"):
+        if getattr(data, key) < 1 and not data.is_mixed:
+            texts.append(
+                f"data.{key} has no effect, for data.mixup and data.cutmix are 0: raise one of "
+                f"them or set data.{key} to 1"
+            )
+    if data.is_mixed and not steps_of(data.mix_until, total_steps):
+        texts.append(
+            f"data.mix_until is {data.mix_until} of {total_steps:,} steps, which is none, so that "
+            "no batch is mixed: raise it, or set data.mixup and data.cutmix to 0"
         )
     return texts

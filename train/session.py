@@ -18,7 +18,7 @@ from train.cache import Dataset
 from train.distributed import START_TIMEOUT_SECONDS, Ranks
 from train.errors import RequestError
 from train.journal import Silence
-from train.optim import count_steps, learning_rate
+from train.optim import learning_rate
 from train.saver import Saver
 from train.state import TrainState
 from train.step import GraphedStep, Step
@@ -51,7 +51,7 @@ class Session:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return count_steps(self.recipe, self.batches.steps_per_epoch)
+        return self.batches.total_steps
 
     @property
     def epoch(self) -> int:

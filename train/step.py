@@ -20,7 +20,7 @@ from configs import Recipe
 from train.batches import Draw, TrainBatches
 from train.distributed import Ranks
 from train.loss import smoothed_cross_entropy
-from train.optim import count_steps, set_learning_rate, tail_steps
+from train.optim import set_learning_rate, tail_steps
 from train.state import TrainState
 
 # DDP reads its timers in its first ten passes, which nothing may do while a graph is recorded; one
@@ -83,7 +83,7 @@ class Step:
 
     def set_learning_rate(self, step: int, lr: float) -> None:
         """Have `step` (from 0) taken with the learning rate `lr` by all that it trains."""
-        total = count_steps(self.recipe, self.batches.steps_per_epoch)
+        total = self.batches.total_steps
         in_tail = step >= total - tail_steps(self.recipe.schedule, total)
         set_learning_rate(self.state.optimizer, lr, in_tail=in_tail)
 

@@ -16,7 +16,7 @@ from torch import nn
 from configs import Recipe, RecipeError, read_resolved
 from train import checkpoint
 from train.average import WeightAverage
-from train.batches import TrainBatches, steps_per_epoch
+from train.batches import TrainBatches, count_steps, steps_per_epoch
 from train.checkpoint import Manifest
 from train.compilation import compile_model
 from train.dataset import load_dataset
@@ -26,7 +26,7 @@ from train.health import check_nodes
 from train.journal import Journal, Silence
 from train.loop import fit, results
 from train.model import build_model
-from train.optim import count_steps, make_optimizer, settings_without_effect
+from train.optim import make_optimizer, settings_without_effect
 from train.saver import Saver
 from train.session import Session
 from train.state import Interval, TrainState, check_same_run
@@ -162,14 +162,7 @@ def set_up(
         journal.say(f"weights: {account.summary()}")
     if manifest:
         journal.say(f"going on after step {state.step}")
-    batches = TrainBatches(
-        dataset.train,
-        recipe.data,
-        batch_size=recipe.train.batch_size,
-        seed=recipe.run.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
+    batches = TrainBatches(dataset.train, recipe, rank=ranks.rank, world_size=ranks.world_size)
     autocast = make_autocast(recipe, ranks, journal.say)
     session = Session(
         recipe=recipe,

@@ -77,13 +77,49 @@ def test_a_limit_in_steps_may_move_but_not_into_the_past() -> None:
 
 
 @pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        (
+            Recipe(schedule=Schedule(resolution=[(0.5, 128)])),
+            "schedule.resolution is a share of the run's steps, and with another end",
+        ),
+        (
+            Recipe(data=Data(cutmix=1.0, mix_until=0.8)),
+            "data.mix_until is a share of the run's steps, and with another end",
+        ),
+        (Recipe(data=Data(cutmix=1.0)), None),
+        (Recipe(data=Data(mix_until=0.8)), None),  # nothing is mixed
+    ],
+)
+def test_a_run_that_counts_in_shares_of_its_steps_keeps_its_length(
+    recipe: Recipe, reason: str | None
+) -> None:
+    longer = recipe.model_copy(
+        update={"schedule": recipe.schedule.model_copy(update={"epochs": 40})}
+    )
+    limited = recipe.model_copy(update={"train": Train(max_steps=100)})
+    for key, other in (("schedule.epochs", longer), ("train.max_steps", limited)):
+        refused = objections(shaping(recipe), shaping(other), Taken(3, 1))
+
+        assert list(refused) == ([key] if reason else [])
+        assert refused.get(key, "").startswith(reason or "")
+        assert objections(shaping(recipe), shaping(other), Taken(0, 0)) == {}
+
+
+@pytest.mark.parametrize(
     ("changed", "key", "reason"),
     [
         (Recipe(run=Run(seed=1)), "run.seed", "the order of the images"),
         (Recipe(optimizer=Optimizer(lr=1.0)), "optimizer.lr", "taken with the value before"),
         (Recipe(data=Data(flip=0.0)), "data.flip", "saw other images"),
+        (Recipe(data=Data(mixup=0.2)), "data.mixup", "saw other images"),
         (Recipe(model=Model(stem="cifar")), "model.stem", "another network"),
         (Recipe(train=Train(batch_size=64)), "train.batch_size", "taken with the value before"),
+        (
+            Recipe(schedule=Schedule(resolution=[(0.5, 128)])),
+            "schedule.resolution",
+            "saw images of other sizes",
+        ),
     ],
 )
 def test_what_steps_follow_from_never_changes(changed: Recipe, key: str, reason: str) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from configs import explain
+from configs import LoadedRecipe, explain
 from configs.explain import Key
 
 Write = Callable[[str, str], Path]
 ProblemsOf = Callable[..., list[str]]
+Load = Callable[..., LoadedRecipe]
 
 AT = "configs/recipe.yaml"
 
@@ -66,7 +67,7 @@ def test_a_key_in_the_wrong_section_or_cut_short_is_found(
         (
             "schedule: 20",
             "schedule: is a section, its keys go below it: "
-            "epochs, kind, milestones, gamma, warmup_steps, fixres_tail",
+            "epochs, kind, milestones, gamma, warmup_steps, resolution, fixres_tail",
         ),
         ("logging: [1]", "logging: is a section, its keys go below it: every_steps"),
     ],
@@ -223,6 +224,27 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
             "epochs must be above 0 and in rising order; got [15, 10]",
         ),
         (
+            "schedule.resolution=[[0.8, 128], [0.4, 160]]",
+            "the shares must be in rising order: each counts from the start of the run; "
+            "got [[0.8, 128], [0.4, 160]]",
+        ),
+        (
+            "schedule.resolution=[0.4, 128]",
+            "expected a list of [a number above 0 and below 1, a whole number from 8 to 1024], "
+            "got [0.4, 128] (progressive resolution: up to each share of the run's steps the "
+            "training images have that many pixels a side, afterwards data.resolution)",
+        ),
+        (
+            "schedule.resolution=[[0.4, 128.5]]",
+            "expected a list of [a number above 0 and below 1, a whole number from 8 to 1024], "
+            "got [[0.4, 128.5]] (progressive resolution: up to each share of the run's steps the "
+            "training images have that many pixels a side, afterwards data.resolution)",
+        ),
+        (
+            "data.cutmix=1e-9",
+            "an alpha below 0.001 mixes next to nothing: 0 switches it off; got 1e-09",
+        ),
+        (
             "train.micro_batch_size=5",
             "must divide train.batch_size, which is 32; got 5",
         ),
@@ -331,6 +353,18 @@ def test_all_problems_are_told_at_once_in_the_order_of_reading(
         "--set train.device",
         "--set run.seed",
     ]
+
+
+def test_a_tail_that_begins_before_the_last_resolution_is_refused(
+    problems_of: ProblemsOf, load: Load
+) -> None:
+    text = "schedule:\n  fixres_tail: 0.3\n  resolution: [[0.8, 128]]\n"
+
+    assert problems_of(text) == [
+        f"{AT}:2: schedule.fixres_tail: the tail fits the network to data.resolution, and "
+        "schedule.resolution has other sizes up to 0.8 of the run: give at most 0.2; got 0.3"
+    ]
+    assert load(text, "schedule.fixres_tail=0.2").recipe.schedule.fixres_tail == 0.2
 
 
 @pytest.mark.parametrize("key", explain.KEYS, ids=".".join)

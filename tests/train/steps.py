@@ -20,13 +20,7 @@ ALONE = Ranks(0, 0, 1, 1, CPU)
 
 def first_step(recipe: Recipe, ranks: Ranks = ALONE) -> Step:
     """The step of a new run on one rank, ready to be called; the state that it changes is in it."""
-    batches = TrainBatches(
-        load_dataset(recipe.data, ranks.device).train,
-        recipe.data,
-        batch_size=recipe.train.batch_size,
-        seed=recipe.run.seed,
-        rank=0,
-        world_size=1,
-    )
+    split = load_dataset(recipe.data, ranks.device).train
+    batches = TrainBatches(split, recipe, rank=0, world_size=1)
     state, _ = make_state(Path(), recipe, ranks, None, batches.steps_per_epoch)
     return Step(recipe, ranks, batches, state, state.model.train(), contextlib.nullcontext())

@@ -11,9 +11,9 @@ from torch import Tensor
 from configs.schema import Model, Optimizer, Recipe, Schedule
 from tests.train.runs import changed
 from tests.train.steps import first_step
+from train.batches import count_steps
 from train.model import ResNet50, build_model
 from train.optim import (
-    count_steps,
     make_optimizer,
     set_learning_rate,
     settings_without_effect,

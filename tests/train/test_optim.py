@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs.schema import Model, Optimizer, Recipe, Schedule, Train
+from configs.schema import Data, Model, Optimizer, Recipe, Schedule, Train
 from train.model import build_model
 from train.optim import learning_rate, make_optimizer, settings_without_effect
 
@@ -85,6 +85,38 @@ def test_setting_that_the_run_never_comes_to_is_told_with_its_remedy(
     schedule: dict[str, Any], text: str
 ) -> None:
     assert told(**schedule) == [text]
+
+
+@pytest.mark.parametrize(
+    ("data", "schedule", "text"),
+    [
+        (
+            {},
+            {"resolution": [(0.01, 16), (0.5, 24)]},
+            "schedule.resolution has no step at 16 pixels, for the run has 30: "
+            "leave [0.01, 16] out or make the run longer",
+        ),
+        (
+            {"mix_until": 0.5},
+            {},
+            "data.mix_until has no effect, for data.mixup and data.cutmix are 0: "
+            "raise one of them or set data.mix_until to 1",
+        ),
+        (
+            {"mixup": 0.2, "mix_until": 0.01},
+            {},
+            "data.mix_until is 0.01 of 30 steps, which is none, so that no batch is mixed: "
+            "raise it, or set data.mixup and data.cutmix to 0",
+        ),
+    ],
+)
+def test_share_that_comes_to_no_step_is_told(
+    data: dict[str, Any], schedule: dict[str, Any], text: str
+) -> None:
+    recipe = Recipe(data=Data(**data), schedule=Schedule(epochs=3, **schedule))
+    texts = settings_without_effect(recipe, num_images=320, steps_per_epoch=10, total_steps=30)
+
+    assert texts == [text]
 
 
 def test_batch_larger_than_the_data_is_told() -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.schema import Data, Model, Optimizer, Recipe, Train
+from configs.schema import Data, Model, Optimizer, Recipe, Run, Schedule, Train
 from train.batches import TrainBatches
 from train.cache import Split
 from train.compilation import compile_model
@@ -30,6 +30,7 @@ from train.step import GraphedStep, Step, make_step, restore
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
+    run=Run(seed=3),
     data=Data(resolution=64),
     optimizer=Optimizer(lr=0.01, nesterov=True),
     train=Train(batch_size=16, label_smoothing=0.1),
@@ -60,14 +61,8 @@ def step_on(
     """A step of a fresh state on 64 random images."""
     source = torch.Generator().manual_seed(1)
     pixels = torch.randint(256, (64, 32, 32, 3), dtype=torch.uint8, generator=source)
-    batches = TrainBatches(
-        Split(pixels.to(device), (torch.arange(64) % 10).to(device)),
-        recipe.data,
-        batch_size=recipe.train.batch_size,
-        seed=3,
-        rank=0,
-        world_size=1,
-    )
+    split = Split(pixels.to(device), (torch.arange(64) % 10).to(device))
+    batches = TrainBatches(split, recipe, rank=0, world_size=1)
     model = build_model(Model(zero_init_residual=False), seed=0).to(device)
     optimizer = make_optimizer(model, recipe.optimizer)
     state = TrainState(model, optimizer, Interval.empty(device))
@@ -144,6 +139,29 @@ def test_replayed_steps_follow_the_eager_ones(
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert recorded.state.interval.images == eager.state.interval.images == 8 * 16
     assert int(recorded.state.model.bn1.num_batches_tracked) == 8 * (16 // (micro_batch_size or 16))
+
+
+@pytest.mark.gpu
+def test_replayed_steps_mix_images_and_change_the_resolution_as_the_eager_ones(
+    gpu: torch.device,
+) -> None:
+    """Four steps of 32 px, then four of 64; the first six are mixed."""
+    recipe = RECIPE.model_copy(
+        update={
+            "data": Data(resolution=64, mixup=0.2, cutmix=1.0, mix_until=0.75),
+            "schedule": Schedule(epochs=2, resolution=[(0.5, 32)]),
+        }
+    )
+    eager, said = step_on(gpu, recipe), list[str]()
+    recorded = step_on(gpu, recipe)
+    graphed = make_step(recorded, said.append)
+    for step in range(8):
+        for each in (eager, graphed):
+            each(step, 0.005)
+
+    assert [text.partition(":")[0] for text in said] == ["steps of 32 px", "steps of 64 px"], said
+    losses = [float(each.state.interval.loss_sum) for each in (eager, recorded)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 @pytest.mark.gpu
