@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,8 @@ class Scores:
     """The outcome on N images, on the CPU and the same on every rank.
 
     `loss`: mean cross-entropy. `top5`: bool (N,), whether the label is among the five most likely.
-    `predictions`, `labels`: int64 (N,). `confidences`: float64 (N,), of the prediction.
+    `predictions`, `labels`: int64 (N,). `confidences`: float64 (N,), of the prediction. `flip`: the
+    scores of the mean outputs for each image and its mirror, where the recipe asks for them.
     """
 
     loss: float
@@ -31,6 +32,7 @@ class Scores:
     labels: Tensor
     num_classes: int
     num_batches: int
+    flip: Scores | None = None
 
     @property
     def top1_percent(self) -> float:
@@ -64,13 +66,17 @@ def evaluate(
     Whole batches are dealt out to the ranks, never padded and never cut anew: a batch has the same
     images, and so the same scores, for any number of ranks. One reduction puts the rows together.
 
+    With `evaluate.flip` what is averaged are the logits, as airbench does it (Jordan 2024, arXiv
+    2404.00498, `infer_mirror`); the other scores do not know of it.
+
     Returns:
         the scores, or None when a stop was agreed on before the last batch.
     """
     batch_size = recipe.evaluate.batch_size
     starts = range(0, len(split), batch_size)
+    views = 2 if recipe.evaluate.flip else 1
     # Per image: seen, prediction, its confidence, top-5 hit, loss. float64 holds each exactly.
-    rows = torch.zeros(len(split), 5, dtype=torch.float64, device=split.images.device)
+    rows = torch.zeros(views, len(split), 5, dtype=torch.float64, device=split.images.device)
     was_training = model.training
     model.eval()
     for first in range(0, len(starts), ranks.world_size):
@@ -81,22 +87,30 @@ def evaluate(
             images = to_input(split.images[part], recipe.data, recipe.data.resolution)
             with autocast:
                 logits = model(images).float()
-            rows[part] = score(logits, split.labels[part])
+            rows[0, part] = score(logits, split.labels[part])
+            if recipe.evaluate.flip:
+                with autocast:
+                    mirrored = model(images.flip(3)).float()
+                rows[1, part] = score((logits + mirrored) / 2, split.labels[part])
     model.train(was_training)
     if stop.has_agreed:
         return None
 
-    table = ranks.all_reduce(rows).cpu()
-    assert (table[:, 0] == 1).all(), "every image is counted exactly once"
-    return Scores(
-        loss=float(table[:, 4].mean()),
-        top5=table[:, 3] > 0,
-        predictions=table[:, 1].long(),
-        confidences=table[:, 2],
-        labels=split.labels.cpu(),
-        num_classes=recipe.model.num_classes,
-        num_batches=len(starts),
+    tables = ranks.all_reduce(rows).cpu()
+    assert (tables[..., 0] == 1).all(), "every image is counted exactly once"
+    plain, *averaged = (
+        Scores(
+            loss=float(table[:, 4].mean()),
+            top5=table[:, 3] > 0,
+            predictions=table[:, 1].long(),
+            confidences=table[:, 2],
+            labels=split.labels.cpu(),
+            num_classes=recipe.model.num_classes,
+            num_batches=len(starts),
+        )
+        for table in tables
     )
+    return replace(plain, flip=averaged[0]) if averaged else plain
 
 
 def score(logits: Tensor, labels: Tensor) -> Tensor:

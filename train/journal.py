@@ -162,15 +162,19 @@ class Journal(Silence):
 def readable(row: dict[str, Any]) -> str:
     """A metrics line for people."""
     if row["mode"] == "train":
+        size = f"| {row['resolution']} px " if "resolution" in row else ""
         return (
             f"epoch {row['epoch']} iter {row['iter']} | step {row['step']}/{row['steps']} "
-            f"| loss {row['loss']:.4f} | lr {row['lr']:.3g} "
+            f"| loss {row['loss']:.4f} | lr {row['lr']:.3g} {size}"
             f"| {row['images_per_second']:.1f} images/s | data {row['data_time'] * 1e3:.1f} ms "
             f"of {row['time'] * 1e3:.1f} ms"
         )
+    flip = ""
+    if "accuracy_top-1_flip" in row:
+        flip = f" | with mirror images top-1 {row['accuracy_top-1_flip']:.2f} %"
     return (
         f"epoch {row['epoch']} evaluated | top-1 {row['accuracy_top-1']:.2f} % "
-        f"| top-5 {row['accuracy_top-5']:.2f} % | loss {row['loss']:.4f}"
+        f"| top-5 {row['accuracy_top-5']:.2f} % | loss {row['loss']:.4f}{flip}"
     )
 
 

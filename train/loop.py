@@ -143,6 +143,7 @@ def evaluate_epoch(session: Session) -> Scores | None:
             "iter": scores.num_batches,
             "lr": session.lr(state.step - 1),
             **accuracies,
+            **flip_accuracies(scores),
             "loss": scores.loss,
             "seconds": round(time.perf_counter() - began, 3),
             "step": state.step,
@@ -150,6 +151,14 @@ def evaluate_epoch(session: Session) -> Scores | None:
         }
     )
     return scores
+
+
+def flip_accuracies(scores: Scores) -> dict[str, float]:
+    """Those of an image and its mirror together, in percent; none where none were asked for."""
+    if scores.flip is None:
+        return {}
+    flip = scores.flip
+    return {"accuracy_top-1_flip": flip.top1_percent, "accuracy_top-5_flip": flip.top5_percent}
 
 
 def write_training_line(session: Session) -> None:
@@ -163,12 +172,15 @@ def write_training_line(session: Session) -> None:
     loss_sum, images = session.ranks.all_reduce(sums).tolist()
     state.interval.seconds += time.perf_counter() - began
     steps, seconds = state.interval.steps, state.interval.seconds
+    last = state.step - 1
+    resolution = {"resolution": batches.resolution(last)} if batches.phases else {}
     session.journal.write(
         {
             "mode": "train",
             "epoch": session.epoch,
-            "iter": (state.step - 1) % batches.steps_per_epoch + 1,
-            "lr": session.lr(state.step - 1),
+            "iter": last % batches.steps_per_epoch + 1,
+            "lr": session.lr(last),
+            **resolution,
             "memory": memory_mb(device),
             "data_time": state.interval.data_seconds / steps,
             "loss": loss_sum / images,
@@ -198,6 +210,7 @@ def results(session: Session, scores: Scores) -> dict[str, object]:
     return {
         "accuracy_top-1": state.last["accuracy_top-1"],
         "accuracy_top-5": state.last["accuracy_top-5"],
+        **flip_accuracies(scores),
         "best": {key: state.best[key] for key in ("accuracy_top-1", "accuracy_top-5", "epoch")},
         "confusion_matrix": scores.confusion.tolist(),
         "classes": session.dataset.classes,

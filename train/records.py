@@ -12,9 +12,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from train.files import flush, whole_file
 
+# Those that a row has are shown.
 SCALARS = {
-    "train": ("loss", "lr", "images_per_second"),
-    "val": ("accuracy_top-1", "accuracy_top-5", "loss"),
+    "train": ("loss", "lr", "images_per_second", "resolution"),
+    "val": (
+        *("accuracy_top-1", "accuracy_top-5", "loss"),
+        *("accuracy_top-1_flip", "accuracy_top-5_flip"),
+    ),
 }
 
 
@@ -162,7 +166,7 @@ class Board:
         """
         writer = self.open()
         for row in self.held:
-            for key in SCALARS[row["mode"]]:
+            for key in filter(row.__contains__, SCALARS[row["mode"]]):
                 writer.add_scalar(f"{row['mode']}/{key}", row[key], row["step"])
         writer.flush()
         if self.held:

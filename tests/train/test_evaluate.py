@@ -15,6 +15,7 @@ from train.dataset import load_dataset
 from train.distributed import Ranks, average_buffers, is_loopback, read_place
 from train.errors import RequestError
 from train.evaluate import Scores, evaluate
+from train.images import to_input
 from train.model import build_model
 from train.stop import StopFlag
 from train.vote import StopVote
@@ -50,6 +51,58 @@ def test_any_number_of_ranks_gives_the_same_integers(
     assert alone["batches"] == 8
     for world_size in (2, 3, 7):
         assert on_ranks(world_size, digest, str(digits_root)) == [alone] * world_size
+
+
+def flip_digest(ranks: Ranks, root: str) -> list[dict[str, Any]]:
+    """The scores without mirror images; beside them, and of them: 99 digits in 3 batches."""
+    data = RECIPE.data.model_copy(update={"root": root, "test_images": 99})
+    dataset = load_dataset(data, ranks.device)
+    model = build_model(RECIPE.model, seed=0)
+    vote = StopVote(StopFlag(), ranks)
+    told = []
+    for flip in (False, True):
+        recipe = RECIPE.model_copy(update={"evaluate": Evaluate(batch_size=40, flip=flip)})
+        found = evaluate(model, dataset.test, recipe, ranks, contextlib.nullcontext(), vote)
+        assert found is not None
+        both = [found] if found.flip is None else [found, found.flip]
+        told += [
+            {
+                "loss": each.loss,
+                "top1": each.top1_percent,
+                "top5": each.top5_percent,
+                "predictions": each.predictions.tolist(),
+                "confidences": each.confidences.tolist(),
+            }
+            for each in both
+        ]
+    return told
+
+
+def test_mirror_images_are_scored_apart_and_leave_the_other_scores_alone(
+    digits_root: Path, on_ranks: Callable[..., list[Any]]
+) -> None:
+    """The mean of the logits; the same numbers on 1 and 3 ranks, to the last bit."""
+    [[plain, beside, averaged]] = on_ranks(1, flip_digest, str(digits_root))
+
+    assert beside == plain
+    assert averaged["confidences"] != plain["confidences"]
+    assert on_ranks(3, flip_digest, str(digits_root)) == [[plain, beside, averaged]] * 3
+
+    data = RECIPE.data.model_copy(update={"root": str(digits_root), "test_images": 99})
+    split = load_dataset(data, torch.device("cpu")).test
+    model = build_model(RECIPE.model, seed=0).eval()
+    batches = zip(split.images.split(40), split.labels.split(40), strict=True)
+    hits, hits5, chosen = 0, 0, []
+    with torch.no_grad():
+        for pixels, labels in batches:
+            logits = [model(to_input(view, data, 32)) for view in (pixels, pixels.flip(2))]
+            mean = (logits[0] + logits[1]) / 2
+            chosen += mean.argmax(dim=1).tolist()
+            hits += int((mean.argmax(dim=1) == labels).sum())
+            hits5 += int((mean.topk(5).indices == labels[:, None]).sum())
+    assert averaged["predictions"] == chosen
+    assert averaged["top1"] == 100 * hits / 99
+    assert averaged["top5"] == 100 * hits5 / 99
 
 
 def scores(predictions: list[int], labels: list[int], top5: list[bool]) -> Scores:

@@ -64,6 +64,42 @@ def test_run_interrupted_again_and_again_ends_bit_identical(
 
 
 @pytest.mark.slow
+def test_run_interrupted_inside_mixing_and_phases_of_resolution_ends_bit_identical(
+    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
+) -> None:
+    """With every switch on, on two ranks, stopped before and after the images grow.
+
+    Two steps of 24 px, then four of 32 px; the first five are mixed, the last one is the tail.
+    """
+    recipe = changed(recipe, "schedule", resolution=[(0.3, 24)], fixres_tail=0.2)
+    recipe = changed(recipe, "data", mixup=0.2, cutmix=1.0, mix_until=0.8)
+    recipe = changed(recipe, "train", ema_half_life=0.2)
+    recipe = changed(changed(recipe, "logging", every_steps=1), "evaluate", flip=True)
+    whole = make_run(recipe, name="whole")
+    assert attempt(whole, world_size=2)
+    run_dir = make_run(recipe, name="interrupted")
+    assert not attempt(run_dir, world_size=2, looks=1)
+    assert checkpoint.manifests(run_dir / "checkpoints")[-1].step == 2
+    assert not attempt(run_dir, world_size=2, looks=1)
+    assert attempt(run_dir, world_size=2)
+
+    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
+    assert without_timings(run_dir) == without_timings(whole)
+    lines = {mode: [row for row in rows(whole) if row["mode"] == mode] for mode in ("train", "val")}
+    assert [row["resolution"] for row in lines["train"]] == [24, 24, 32, 32, 32, 32]
+    shown, end = board(run_dir), results(run_dir)
+    assert [value for _, value in shown["train/resolution"]] == [24, 24, 32, 32, 32, 32]
+    for key in ("accuracy_top-1_flip", "accuracy_top-5_flip"):
+        assert [value for _, value in shown[f"val/{key}"]] == [
+            pytest.approx(row[key], rel=1e-6) for row in lines["val"]
+        ]
+        assert end[key] == lines["val"][-1][key]
+    assert end["best"].keys() == {"accuracy_top-1", "accuracy_top-5", "epoch"}
+    headline = [row["accuracy_top-1"] for row in lines["val"]]
+    assert (end["accuracy_top-1"], end["best"]["accuracy_top-1"]) == (headline[-1], max(headline))
+
+
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on_with_the_same_batches_and_sums(
     recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
 ) -> None:
