@@ -124,7 +124,7 @@ def bytes_per_image(
 
 @functools.cache
 def values_per_image(stem: Stem, resolution: int) -> dict[Tier, float]:
-    """Values that one image moves in a training step, from the shapes that the layers really see."""
+    """Values that one image moves in a training step, from the shapes that layers really see."""
     with torch.device("meta"):  # where tensors have shapes and nothing is computed
         model = build_model(Model(stem=stem), seed=0)
         images = torch.empty(2, 3, resolution, resolution)

@@ -15,7 +15,7 @@ import pytest
 
 from configs.schema import Recipe
 from tests.train.runs import changed, results
-from train.profiling import check_is_whole, first_traced_step
+from train.profiling import check_is_whole, first_traced_step, make_tracer
 
 Attempt = Callable[..., bool]
 # The names by which torch-tb-profiler knows a trace, and its worker.
@@ -25,9 +25,9 @@ PLUGIN_PATTERN = re.compile(r"^(.*?)(\.\d+)?\.pt\.trace\.json(?:\.gz)?$")
 @pytest.fixture
 def recipe(recipe: Recipe) -> Recipe:
     """One epoch of six steps."""
-    recipe = changed(recipe, "data", train_images=192)
     recipe = changed(changed(recipe, "schedule", epochs=1), "logging", profile_steps=2)
-    return changed(recipe, "data", train_images=192, test_images=10)
+    recipe = changed(recipe, "data", train_images=48, test_images=10)
+    return changed(recipe, "train", batch_size=8)
 
 
 def events(trace: Path) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_an_interrupted_trace_is_made_by_the_next_attempt_and_a_whole_one_never_
     recipe = changed(changed(recipe, "schedule", epochs=2), "logging", profile_steps=1)
     run_dir = make_run(recipe)
     trace = run_dir / "profile" / "rank-000.pt.trace.json.gz"
-    assert not attempt(run_dir, looks=3)  # while the profiler warms up
+    assert not attempt(run_dir, looks=3)  # with the profiler already started
     assert not trace.exists()
     assert not attempt(run_dir, looks=5)
     made = trace.read_bytes()
@@ -75,16 +75,6 @@ def test_an_interrupted_trace_is_made_by_the_next_attempt_and_a_whole_one_never_
     assert log.count("profile: steps 7 to 7 are in") == 1
     assert log.count("profile: steps") == 1
     assert f"profile: there is one from an earlier attempt: {trace}" in log
-
-
-def test_too_few_steps_are_told(
-    recipe: Recipe, make_run: Callable[..., Path], attempt: Attempt
-) -> None:
-    run_dir = make_run(changed(changed(recipe, "train", max_steps=4), "logging", profile_steps=2))
-    assert attempt(run_dir)
-
-    assert not (run_dir / "profile").exists()
-    assert "warning: logging.profile_steps is 2, but" in (run_dir / "rank-0.log").read_text()
 
 
 def always(resolution: int) -> Callable[[int], int]:
@@ -117,6 +107,29 @@ def test_traced_steps_are_warm_alike_and_without_an_evaluation(
     session = SimpleNamespace(batches=batches, first_step=first, total_steps=total)
 
     assert first_traced_step(session, count) == begin
+
+
+@pytest.mark.parametrize(
+    ("count", "taken", "words"),
+    [(0, 0, []), (2, 4, []), (2, 0, ["warning: logging.profile_steps is 2, but after a warm-up"])],
+)
+def test_a_run_of_four_steps_has_none_to_trace_and_says_so_if_it_was_asked(
+    recipe: Recipe, tmp_path: Path, count: int, taken: int, words: list[str]
+) -> None:
+    said: list[str] = []
+    session = SimpleNamespace(
+        recipe=changed(recipe, "logging", profile_steps=count),
+        batches=SimpleNamespace(steps_per_epoch=100, resolution=always(32)),
+        ranks=SimpleNamespace(rank=0),
+        state=SimpleNamespace(step=taken),
+        journal=SimpleNamespace(say=said.append),
+        first_step=taken,
+        total_steps=4,
+    )
+
+    assert make_tracer(tmp_path, session) is None
+    assert [text[: len(word)] for text, word in zip(said, words, strict=True)] == words
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ['{"traceEvents": [', "", None])

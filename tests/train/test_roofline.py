@@ -19,7 +19,7 @@ from train.roofline import (
 
 @pytest.mark.parametrize(("tier", "megabytes"), [("eager", 469), ("compiled", 345), ("fused", 226)])
 def test_bytes_are_those_of_an_independent_count_at_224(tier: str, megabytes: float) -> None:
-    """Counted kernel by kernel before this code was written, with other rounding of small passes."""
+    """Counted kernel by kernel before this code was written, small passes less exactly."""
     assert bytes_per_image("imagenet", 224, tier=tier) / 1e6 == pytest.approx(megabytes, rel=0.02)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from configs.schema import Recipe
 from tests.train.runs import board, changed, results, rows
@@ -83,7 +84,8 @@ def test_a_runs_time_is_told_in_percent_that_add_up() -> None:
 def test_the_parts_of_training_are_in_the_log_the_results_and_tensorboard(
     recipe: Recipe, make_run: Callable[..., Path], attempt: Callable[..., bool], world_size: int
 ) -> None:
-    run_dir = make_run(changed(recipe, "train", max_steps=4))
+    recipe = changed(recipe, "data", train_images=24, test_images=10)
+    run_dir = make_run(changed(recipe, "train", max_steps=4, batch_size=8))
     assert attempt(run_dir, world_size)
 
     names = {"data", "forward_backward", "optimizer"} | (
@@ -113,38 +115,45 @@ def test_the_parts_of_training_are_in_the_log_the_results_and_tensorboard(
     assert "roofline_percent" not in results(run_dir)
 
 
-def _weights_and_parts(ranks: Any, recipe: Recipe, is_timed: bool) -> tuple[str, set[str]]:
+def _weights_and_parts(ranks: Any, recipe: Recipe) -> list[tuple[str, set[str]]]:
+    """After three steps, with and without the mark at the last gradient; then in micro-batches."""
     from train.batches import TrainBatches
     from train.dataset import load_dataset
     from train.distributed import wrap
-    from train.model import build_model
     from train.optim import make_optimizer
     from train.state import Interval, TrainState, weights_sha256
     from train.step import Step
 
+    torch.set_num_threads(1)
     split = load_dataset(recipe.data, ranks.device).train
     batches = TrainBatches(
         split, recipe.data, batch_size=12, seed=1, rank=ranks.rank, world_size=ranks.world_size
     )
-    model = build_model(recipe.model, seed=1)
-    state = TrainState(model, make_optimizer(model, recipe.optimizer), Interval.empty(ranks.device))
-    step = Step(recipe, ranks, batches, state, model, contextlib.nullcontext())
-    if not is_timed:
-        model.conv1.weight._backward_hooks.clear()
-    images, _ = batches(0)
-    step.wrapped = wrap(model, ranks, images[:2])
-    for number in range(2):
-        step(number, 0.02)
-    return weights_sha256(model), set(step.stopwatch.read())
+    outcomes = []
+    for size, is_marked in ((None, True), (None, False), (2, True), (2, False)):
+        torch.manual_seed(1)
+        layers = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2)
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+        optimizer = make_optimizer(model, recipe.optimizer)
+        state = TrainState(model, optimizer, Interval.empty(ranks.device))
+        divided = changed(recipe, "train", micro_batch_size=size)
+        step = Step(divided, ranks, batches, state, model, contextlib.nullcontext())
+        if not is_marked:
+            layers[0].weight._backward_hooks.clear()
+        images, _ = batches(0)
+        step.wrapped = wrap(model, ranks, images[:2])
+        for number in range(3):
+            step(number, 0.02)
+        outcomes.append((weights_sha256(model), set(step.stopwatch.read())))
+    return outcomes
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 2])
-def test_timing_the_all_reduce_changes_no_weight(
-    recipe: Recipe, on_ranks: Callable[..., list[Any]], micro_batch_size: int | None
+def test_marking_the_last_gradient_changes_no_weight(
+    recipe: Recipe, on_ranks: Callable[..., list[Any]]
 ) -> None:
     """Three ranks, for dividing by them rounds, as dividing by two does not."""
-    recipe = changed(recipe, "train", micro_batch_size=micro_batch_size)
-    timed, untimed = (on_ranks(3, _weights_and_parts, recipe, each) for each in (True, False))
-
-    assert [weights for weights, _ in timed] == [weights for weights, _ in untimed]
-    assert timed[0][1] == {"data", "forward_backward", "all_reduce", "optimizer"}
+    for whole, unmarked, parted, parted_unmarked in on_ranks(3, _weights_and_parts, recipe):
+        assert whole[0] == unmarked[0]
+        assert parted[0] == parted_unmarked[0]
+        assert whole[1] == parted[1] == {"data", "forward_backward", "all_reduce", "optimizer"}
+        assert unmarked[1] == {"data", "all_reduce", "optimizer"}
