@@ -88,7 +88,8 @@ def test_a_trace_that_cannot_be_written_is_a_warning_and_training_goes_on(
     options: str,
     words: str,
 ) -> None:
-    recipe = changed(changed(recipe, "logging", profile_steps=1), "train", max_steps=5)
+    recipe = changed(recipe, "train", max_steps=5, batch_size=8)
+    recipe = changed(changed(recipe, "logging", profile_steps=1), "data", test_images=10)
     run_dir = make_run(recipe)
     disk = small_disk("disk", 1, options)
     if filler:
