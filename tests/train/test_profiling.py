@@ -12,10 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from configs.schema import Recipe
 from tests.train.runs import changed, results
-from train.profiling import check_is_whole, first_traced_step, make_tracer
+from tests.train.test_step import step_on
+from train.profiling import Tracer, check_is_whole, first_traced_step, make_tracer
+from train.step import make_step
 
 Attempt = Callable[..., bool]
 # The names by which torch-tb-profiler knows a trace, and its worker.
@@ -130,6 +133,20 @@ def test_a_run_of_four_steps_has_none_to_trace_and_says_so_if_it_was_asked(
     assert make_tracer(tmp_path, session) is None
     assert [text[: len(word)] for text, word in zip(said, words, strict=True)] == words
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+def test_the_kernels_of_recorded_steps_are_in_the_trace_and_replays_go_on(tmp_path: Path) -> None:
+    step = make_step(step_on(torch.device("cuda", 0)), lambda _: None)
+    tracer = Tracer(tmp_path / "profile" / "trace.json.gz", begin=3, count=2)
+    for number in range(8):
+        step(number, 0.01)
+        tracer.step(number + 1)
+    torch.cuda.synchronize()
+
+    kernels = [event for event in events(tracer.path) if event.get("cat") == "kernel"]
+    assert len(kernels) > 2 * 53  # the convolutions alone, in each step
 
 
 @pytest.mark.parametrize("text", ['{"traceEvents": [', "", None])

@@ -15,9 +15,12 @@ from torch import nn
 
 from configs.schema import Recipe
 from tests.train.runs import board, changed, results, rows
+from tests.train.test_step import step_on
+from train.step import make_step
 from train.stopwatch import Stopwatch, run_text, step_text
 
 CPU = torch.device("cpu")
+ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def test_a_part_lasts_from_the_lap_before_to_its_own_and_pauses_do_not_count() -> None:
@@ -50,7 +53,8 @@ def test_nothing_is_marked_while_it_is_stopped() -> None:
     assert list(stopwatch.read()) == ["data"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@ON_A_GPU
+@pytest.mark.gpu
 def test_a_gpu_is_timed_by_its_own_clock_without_waiting() -> None:
     stopwatch, values = Stopwatch(torch.device("cuda")), torch.rand(4096, 4096, device="cuda")
     torch.cuda.synchronize()
@@ -66,6 +70,21 @@ def test_a_gpu_is_timed_by_its_own_clock_without_waiting() -> None:
     torch.cuda.synchronize()
 
     assert stopwatch.read()["forward_backward"] > 0.01
+
+
+@ON_A_GPU
+@pytest.mark.gpu
+def test_a_recorded_step_is_one_part_and_the_eager_ones_before_it_are_told() -> None:
+    said: list[str] = []
+    step = make_step(step_on(torch.device("cuda", 0)), said.append)
+    for number in range(3):
+        step(number, 0.01)
+    torch.cuda.synchronize()
+
+    parts = step.stopwatch.read()
+    assert list(parts) == ["recording", "data", "replay"]
+    assert min(parts.values()) > 0
+    assert re.search(r"time went to data .* %, forward and backward .* %, optimizer", said[0])
 
 
 def test_a_runs_time_is_told_in_percent_that_add_up() -> None:
@@ -120,7 +139,6 @@ def _weights_and_parts(ranks: Any, recipe: Recipe) -> list[tuple[str, set[str]]]
     from train.batches import TrainBatches
     from train.dataset import load_dataset
     from train.distributed import wrap
-    from train.optim import make_optimizer
     from train.state import Interval, TrainState, weights_sha256
     from train.step import Step
 
@@ -134,7 +152,7 @@ def _weights_and_parts(ranks: Any, recipe: Recipe) -> list[tuple[str, set[str]]]
         torch.manual_seed(1)
         layers = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2)
         model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-        optimizer = make_optimizer(model, recipe.optimizer)
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
         state = TrainState(model, optimizer, Interval.empty(ranks.device))
         divided = changed(recipe, "train", micro_batch_size=size)
         step = Step(divided, ranks, batches, state, model, contextlib.nullcontext())
