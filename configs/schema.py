@@ -247,6 +247,13 @@ class Logging(Section):
     """What is written down while the run goes on."""
 
     every_steps: int = Field(100, ge=1, description="optimizer steps between two training lines")
+    profile_steps: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="optimizer steps, after a few to warm up, that are traced once into the run's "
+        "folder profile, for Perfetto and TensorBoard (docs/profiling.md)",
+    )
 
 
 class Recipe(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import re
 import shlex
@@ -70,7 +72,29 @@ def test_the_commands_of_the_data_page_are_understood() -> None:
     assert [recipe.model.num_classes for recipe in recipes] == [100, 3]
 
 
-@pytest.mark.parametrize("page", ["commands.md", "offline.md"])
+def test_the_script_for_a_trace_prints_what_took_longest(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "profiling.md").read_text()
+    [script] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    taken = {"convolution": [1500, 500], "norm": [700], "sum": [800]}
+    events = [
+        {"cat": "kernel", "name": name, "dur": microseconds}
+        for name, durations in taken.items()
+        for microseconds in durations
+    ]
+    trace = tmp_path / "trace.json.gz"
+    events += [{"cat": "cpu_op", "name": "aten::conv2d", "dur": 10**6}, {"name": "no duration"}]
+    trace.write_bytes(gzip.compress(json.dumps({"traceEvents": events}).encode()))
+    command = [sys.executable, "-c", script, str(trace)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert [line.split() for line in printed.splitlines()] == [
+        ["2.0", "ms", "convolution"],
+        ["0.8", "ms", "sum"],
+        ["0.7", "ms", "norm"],
+    ]
+
+
+@pytest.mark.parametrize("page", ["commands.md", "offline.md", "profiling.md"])
 def test_every_command_is_understood(page: str) -> None:
     text = (PROJECT / "docs" / page).read_text().replace("\\\n", " ")
     blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))

@@ -24,6 +24,7 @@ from train.session import (
     save_for_good,
     tell_of_saving,
 )
+from train.speed import device_name, read_stopwatch, speed_results, tell_speed
 from train.state import flatten, unflatten, weights_sha256
 
 
@@ -84,11 +85,16 @@ def train_epoch(session: Session) -> bool:
             session.take_step(state.step, session.lr(state.step))
             state.step += 1
             state.interval.seconds += time.perf_counter() - began
+            if session.tracer:
+                session.tracer.step(state.step)
             if state.step % every == 0:
                 write_training_line(session)
             if state.step == session.first_step + 1:
                 session.ranks.set_timeout(STEP_TIMEOUT_SECONDS)
-    refuse_bad_loss(session)
+        began = time.perf_counter()
+        refuse_bad_loss(session)  # which waits for the steps that a GPU is still at
+        state.interval.seconds += time.perf_counter() - began
+    read_stopwatch(session)
     refuse_bad_weights(session)
     return state.step == end
 
@@ -171,6 +177,7 @@ def write_training_line(session: Session) -> None:
     sums = torch.stack([state.interval.loss_sum, torch.tensor(state.interval.images).to(device)])
     loss_sum, images = session.ranks.all_reduce(sums).tolist()
     state.interval.seconds += time.perf_counter() - began
+    read_stopwatch(session)
     steps, seconds = state.interval.steps, state.interval.seconds
     last = state.step - 1
     resolution = {"resolution": batches.resolution(last)} if batches.phases else {}
@@ -185,11 +192,13 @@ def write_training_line(session: Session) -> None:
             "data_time": state.interval.data_seconds / steps,
             "loss": loss_sum / images,
             "time": seconds / steps,
+            "parts": {part: value / steps for part, value in state.interval.parts.items()},
             "step": state.step,
             "steps": session.total_steps,
             "images_per_second": images / seconds,
         }
     )
+    tell_speed(session, images / seconds)
     state.interval.reset()
 
 
@@ -205,7 +214,6 @@ def results(session: Session, scores: Scores) -> dict[str, object]:
     state, ranks = session.state, session.ranks
     assert state.last is not None, "a run ends with an evaluation"
     assert state.best is not None
-    device = "cpu" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
     images = state.step * session.recipe.train.batch_size
     return {
         "accuracy_top-1": state.last["accuracy_top-1"],
@@ -217,8 +225,9 @@ def results(session: Session, scores: Scores) -> dict[str, object]:
         "epochs": session.epoch,
         "steps": state.step,
         "images_per_second": images / state.seconds["train"],
+        **speed_results(session),
         "seconds": {name: round(value, 3) for name, value in state.seconds.items()},
         "world_size": ranks.world_size,
-        "device": device,
+        "device": device_name(session),
         "weights_sha256": weights_sha256(state.outcome),
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from train.distributed import START_TIMEOUT_SECONDS, Ranks
 from train.errors import RequestError
 from train.journal import Silence
 from train.optim import learning_rate
+from train.profiling import Tracer
 from train.saver import Saver
 from train.state import TrainState
 from train.step import GraphedStep, Step
@@ -32,7 +34,8 @@ class Session:
     """All that the loop works with: what to do, with what, where it is written, who asks to stop.
 
     `saver`: on the rank that writes. `first_step`: that this attempt began after. `saved_step`: of
-    the newest checkpoint, begun or done.
+    the newest checkpoint, begun or done. `tracer`: if steps are to be profiled. `lines`: training
+    lines of this attempt, by resolution.
     """
 
     recipe: Recipe
@@ -47,6 +50,8 @@ class Session:
     autocast: AbstractContextManager[None]
     first_step: int
     saved_step: int | None
+    tracer: Tracer | None = None
+    lines: Counter[int] = field(default_factory=Counter)
 
     @property
     def total_steps(self) -> int:

@@ -23,7 +23,7 @@ class Interval:
 
     `loss_sum`: float64 (), loss times images of this rank. `images`: of this rank. `first_bad`:
     int64 (), the first step whose loss was not finite, -1 for none. `seconds`, `data_seconds`: of
-    the steps and of their batches, on this rank.
+    the steps and of their batches, on this rank. `parts`: seconds by part, as Stopwatch names them.
     """
 
     loss_sum: Tensor
@@ -32,6 +32,7 @@ class Interval:
     steps: int = 0
     seconds: float = 0.0
     data_seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, device: torch.device) -> Interval:
@@ -57,6 +58,7 @@ class Interval:
         self.loss_sum.zero_()
         self.first_bad.fill_(-1)
         self.images, self.steps, self.seconds, self.data_seconds = 0, 0, 0.0, 0.0
+        self.parts = {}
 
 
 @dataclass
@@ -154,6 +156,7 @@ class TrainState:
                 "steps": interval.steps,
                 "seconds": interval.seconds,
                 "data_seconds": interval.data_seconds,
+                "parts": dict(interval.parts),
             },
             "ranks": {"statistics": rows, "sums": sums},
         }

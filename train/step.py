@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -22,10 +22,14 @@ from train.distributed import Ranks
 from train.loss import smoothed_cross_entropy
 from train.optim import set_learning_rate, tail_steps
 from train.state import TrainState
+from train.stopwatch import Stopwatch, step_text
 
 # DDP reads its timers in its first ten passes, which nothing may do while a graph is recorded; one
 # more and it is done (https://docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs").
 WARM_UP_STEPS = 11
+
+# The last of these, which libraries have done preparing, say where an eager step's time goes.
+TIMED_STEPS = 5
 
 # A replayed step must move the weights as the eager one does, up to the rounding of sums whose
 # order on a GPU changes from run to run.
@@ -45,10 +49,20 @@ class Step:
     state: TrainState
     wrapped: nn.Module
     autocast: AbstractContextManager[None]
+    stopwatch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stopwatch = Stopwatch(self.ranks.device)
+        if self.ranks.world_size > 1:
+            # The first layer's gradient is the last one: from there on a step only waits until
+            # the gradients of all ranks are added up.
+            first = next(each for each in self.state.model.parameters() if each.requires_grad)
+            first.register_hook(lambda _: self.stopwatch.lap("forward_backward"))
 
     def __call__(self, step: int, lr: float) -> None:
         """Take `step` (from 0) with the learning rate `lr`."""
         began = time.perf_counter()
+        self.stopwatch.start()
         draw = self.batches.share(step).to(self.ranks.device)
         self.set_learning_rate(step, lr)
         self.state.interval.data_seconds += time.perf_counter() - began
@@ -65,6 +79,7 @@ class Step:
         began = time.perf_counter()
         images, labels = self.batches.render(draw, resolution)
         self.state.interval.data_seconds += time.perf_counter() - began
+        self.stopwatch.lap("data")
         size = self.recipe.train.micro_batch_size or len(images)
         parts = list(zip(images.split(size), labels.split(size), strict=True))
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -76,10 +91,13 @@ class Step:
                     logits = self.wrapped(part)
                 loss = smoothed_cross_entropy(logits, targets, self.recipe.train.label_smoothing)
                 (loss / len(parts)).backward()
+                alone = self.ranks.world_size == 1
+                self.stopwatch.lap("forward_backward" if alone else "all_reduce")
             self.state.interval.add(loss, len(part), draw.step)
         self.state.optimizer.step()
         if self.state.average:
             self.state.average.update(draw.step)
+        self.stopwatch.lap("optimizer")
 
     def set_learning_rate(self, step: int, lr: float) -> None:
         """Have `step` (from 0) taken with the learning rate `lr` by all that it trains."""
@@ -106,11 +124,18 @@ class GraphedStep:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Draw]] = {}
         self._is_possible = True
 
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """The times of what is outside a graph, and of each graph as a whole."""
+        return self._step.stopwatch
+
     def __call__(self, step: int, lr: float) -> None:
         """Take `step` (from 0) with the learning rate `lr`."""
         resolution = self._step.batches.resolution(step)
+        self.stopwatch.start()
         if self._is_possible and resolution not in self._graphs:
             self._is_possible = self._record(step, resolution)
+            self.stopwatch.lap("recording")
         if not self._is_possible:
             self._step(step, lr)
             return
@@ -120,7 +145,9 @@ class GraphedStep:
         inputs.fill(draw)
         self._step.set_learning_rate(step, lr)
         self._step.state.interval.data_seconds += time.perf_counter() - began
+        self.stopwatch.lap("data")
         graph.replay()
+        self.stopwatch.lap("replay")
         self._step.state.interval.count(len(draw.indices))
 
     def _record(self, step: int, resolution: int) -> bool:
@@ -131,6 +158,7 @@ class GraphedStep:
         # At its highest: late in a run a step is lost in the rounding of the weights.
         set_learning_rate(state.optimizer, self._step.recipe.optimizer.lr)
         data_seconds = state.interval.data_seconds
+        stopwatch, self._step.stopwatch = self._step.stopwatch, Stopwatch(ranks.device)
         before = [tensor.detach().clone() for tensor in state.tensors()]
         problem = None
         try:
@@ -146,6 +174,7 @@ class GraphedStep:
             problem = str(error).splitlines()[0]
         restore(state.tensors(), before)
         state.interval.data_seconds = data_seconds
+        parts, self._step.stopwatch = self._step.stopwatch.read(), stopwatch
         state.optimizer.zero_grad(set_to_none=True)
         problems = [found for found in ranks.gather_objects(problem) if found]
         if problems:
@@ -153,7 +182,10 @@ class GraphedStep:
             return False
         self._graphs[resolution] = (graph, inputs)
         seconds = time.perf_counter() - began
-        self._say(f"steps of {resolution} px: one CUDA graph, recorded in {seconds:.1f} s")
+        self._say(
+            f"steps of {resolution} px: one CUDA graph, recorded in {seconds:.1f} s; in the last "
+            f"{TIMED_STEPS} steps before it the time went to {step_text(parts)}"
+        )
         return True
 
     def _warm_up(self, inputs: Draw, resolution: int, before: list[Tensor]) -> Tensor:
@@ -166,8 +198,11 @@ class GraphedStep:
         with torch.cuda.stream(stream):
             self._step.run(inputs, resolution)
             moved = self._moved(before)
-            for _ in range(WARM_UP_STEPS - 1):
+            for left in reversed(range(WARM_UP_STEPS - 1)):
+                if left == TIMED_STEPS - 1:
+                    self.stopwatch.start()
                 self._step.run(inputs, resolution)
+            self.stopwatch.stop()  # for nothing may be timed while a graph is recorded
         torch.cuda.current_stream().wait_stream(stream)
         return moved
 

@@ -27,11 +27,13 @@ from train.journal import Journal, Silence
 from train.loop import fit, results
 from train.model import build_model
 from train.optim import make_optimizer, settings_without_effect
+from train.profiling import make_tracer
 from train.saver import Saver
 from train.session import Session
 from train.state import Interval, TrainState, check_same_run
 from train.step import Step, make_step
 from train.stop import StopFlag
+from train.stopwatch import run_text
 from train.vote import StopVote
 from train.weights import Account, load_weights
 
@@ -67,6 +69,9 @@ def run(run_dir: Path, stop: StopFlag) -> bool:
             seconds = session.state.seconds
             seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - began
             scores = fit(session)
+            if session.tracer:
+                session.tracer.close()
+            session.journal.say(f"time: {run_text(seconds)}")
             if scores is None:
                 session.journal.say(f"stopped after step {session.state.step}")
                 return False
@@ -178,6 +183,7 @@ def set_up(
         first_step=state.step,
         saved_step=manifest.step if manifest else None,
     )
+    session.tracer = make_tracer(run_dir, session)
     for text in settings_without_effect(
         recipe,
         num_images=len(dataset.train),

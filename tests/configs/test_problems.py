@@ -69,7 +69,10 @@ def test_a_key_in_the_wrong_section_or_cut_short_is_found(
             "schedule: is a section, its keys go below it: "
             "epochs, kind, milestones, gamma, warmup_steps, resolution, fixres_tail",
         ),
-        ("logging: [1]", "logging: is a section, its keys go below it: every_steps"),
+        (
+            "logging: [1]",
+            "logging: is a section, its keys go below it: every_steps, profile_steps",
+        ),
     ],
 )
 def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem: str) -> None:

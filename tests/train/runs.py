@@ -76,7 +76,7 @@ def shown_by_data_server(run_dir: Path) -> dict[str, list[tuple[int, np.float32]
     return {tag: [(d.step, np.float32(d.value)) for d in data] for tag, data in series.items()}
 
 
-TIMINGS = ("time", "data_time", "seconds", "images_per_second", "memory", "attempt")
+TIMINGS = ("time", "data_time", "parts", "seconds", "images_per_second", "memory", "attempt")
 
 
 def without_timings(run_dir: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,10 @@ from tests.train.runs import board, changed, results, rows, shown_by_data_server
 from train import checkpoint
 
 Attempt = Callable[..., bool]
+MEASURED = (
+    "train/images_per_second",
+    *(f"time/{part}" for part in ("data", "forward_backward", "optimizer")),
+)
 
 
 @pytest.fixture
@@ -71,6 +75,37 @@ def test_checkpoints_that_cannot_be_written_are_a_warning_and_training_goes_on(
     assert list((run_dir / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("filler", "options", "words"),
+    [(2**20, "", "No space left on device"), (0, ",ro", "Read-only file system")],
+)
+def test_a_trace_that_cannot_be_written_is_a_warning_and_training_goes_on(
+    recipe: Recipe,
+    make_run: Callable[..., Path],
+    attempt: Attempt,
+    small_disk: Callable[..., Path],
+    filler: int,
+    options: str,
+    words: str,
+) -> None:
+    recipe = changed(recipe, "train", max_steps=5, batch_size=8)
+    recipe = changed(changed(recipe, "logging", profile_steps=1), "data", test_images=10)
+    run_dir = make_run(recipe)
+    disk = small_disk("disk", 1, options)
+    if filler:
+        (disk / "filler").write_bytes(bytes(filler))
+    (run_dir / "profile").symlink_to(disk)
+
+    assert attempt(run_dir)
+    trace = run_dir / "profile" / "rank-000.pt.trace.json.gz"
+    assert (
+        f"warning: no trace was written to {trace} ({words})"
+        in (run_dir / "rank-0.log").read_text()
+    )
+    assert [path.name for path in disk.iterdir()] == ["filler"] * bool(filler)
+    assert results(run_dir)["steps"] == 5
+
+
 class FillsDisk:
     """A stop flag, looked at before every step, that fills the disk at one and clears it later."""
 
@@ -122,7 +157,7 @@ def test_lines_that_a_full_disk_refused_are_written_when_there_is_room(
     assert without_timings(run_dir) == without_timings(whole)
     for reader in (board, shown_by_data_server):
         shown = [
-            {tag: curve for tag, curve in reader(path).items() if tag != "train/images_per_second"}
+            {tag: curve for tag, curve in reader(path).items() if tag not in MEASURED}
             for path in (run_dir, whole)
         ]
         assert shown[0] == shown[1]
