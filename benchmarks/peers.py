@@ -1,8 +1,8 @@
 """The training steps that others publish, in our words: torchvision's reference and timm's.
 
 Written after references/classification/{train,presets,utils}.py of pytorch/vision and train.py and
-timm/data/loader.py of huggingface/pytorch-image-models (commit aa4b585). What is left out of both is
-what they print. Both get this project's precision: bf16 autocast has no gradient scaler, which
+timm/data/loader.py of huggingface/pytorch-image-models (commit aa4b585). What is left out of both
+is what they print. Both get this project's precision: bf16 autocast has no gradient scaler, which
 spares them the one that their float16 needs.
 """
 

@@ -1,10 +1,10 @@
 """How many images a second a GPU's memory lets a ResNet-50 train on.
 
 A training step of ResNet-50 in bf16 moves its feature maps far more often than its arithmetic needs
-time: on current GPUs the memory bandwidth is the limit, not the arithmetic. The bytes of an image are
-counted kernel by kernel at 224 px (each convolution, batch norm, ReLU and addition reads its inputs
-and writes its output once a pass; a batch norm reads its input twice forwards, and both its input and
-the gradient twice backwards). They grow with the number of pixels.
+time: on current GPUs the memory is the limit, not the arithmetic. The bytes of an image are counted
+kernel by kernel at 224 px: each convolution, batch norm, ReLU and addition reads its inputs and
+writes its output once a pass; a batch norm reads its input twice forwards, and backwards both its
+input and the gradient twice. They grow with the number of pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GIGAFLOP = 24.3  # an image at 224 px: three times 4.09 G multiply-adds
 
 @dataclass(frozen=True)
 class Device:
-    """What a GPU moves and computes at best, as measured with a copy and a matrix product in bf16."""
+    """What a GPU moves and computes at best, as a copy and a matrix product in bf16 find it."""
 
     terabytes_per_second: float
     teraflops: float

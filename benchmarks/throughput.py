@@ -163,21 +163,36 @@ def share_of_limit(
 
 def table_of(results: list[dict[str, Any]], title: str) -> Table:
     """All rows, for people."""
-    columns = ("data", "px", "batch", "who", "ms a step", "images/s", "ours is x times as fast")
-    table = Table(*columns, "of the limit", "remark", title=title)
+    columns = ("data, px x images", "who", "ms a step", "images/s", "ours is x times as fast")
+    table = Table(*columns, "of the limit", title=title)
     for result in results:
+        size = f"{result['data']}, {result['resolution']} x {result['batch_size']}"
         for name, row in result["rivals"].items():
-            cells = [result["data"], str(result["resolution"]), str(result["batch_size"]), name]
-            if "milliseconds" in row:
-                middle, least, most = row["seconds_over_ours"]
-                cells += [f"{row['milliseconds']:.2f}", f"{row['images_per_second']:.1f}"]
-                cells.append(f"{middle:.2f} ({least:.2f} to {most:.2f})")
-            else:
-                cells += ["-", "-", "-"]
+            if "milliseconds" not in row:
+                table.add_row(size, name, row["remark"])
+                continue
+            middle, least, most = row["seconds_over_ours"]
             percent = row.get("percent_of_limit")
-            cells += [f"{percent} %" if percent else "-", row["remark"]]
-            table.add_row(*cells)
+            table.add_row(
+                size,
+                name,
+                f"{row['milliseconds']:.2f}",
+                f"{row['images_per_second']:.1f}",
+                f"{middle:.2f} ({least:.2f} to {most:.2f})",
+                f"{percent} %" if percent else "-",
+            )
+        table.add_section()
     return table
+
+
+def remarks_of(results: list[dict[str, Any]]) -> set[str]:
+    """What is to be known of our steps' first calls: recorded, compiled, or eager and why."""
+    return {
+        f"{name}, {result['resolution']} px: {row['remark']}"
+        for result in results
+        for name, row in result["rivals"].items()
+        if name in OURS and row["remark"]
+    }
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -247,6 +262,8 @@ def main() -> None:
                     )
     facts = record.on(device)
     console.print(table_of(results, f"{facts['device']}, {facts['threads']} threads"))
+    for remark in sorted(remarks_of(results)):
+        console.print(remark)
     if left_out:
         console.print(f"not measured, for the time was up: {', '.join(left_out)}")
 
