@@ -11,10 +11,10 @@ others, for a further run:
     notes          finetune.yaml as it was run before, some steps, extrapolated
     finetune       finetune.yaml in this engine, one seed
     scratch_fast   time and accuracy, one seed
-    compiled       torch.compile at 224 px, 256 images (not in a first run: it compiles for a minute)
-    real           throughput with images being loaded (likewise)
-    data_path      what an image costs a core (likewise)
-    checkpoint     pause and write time (likewise)
+    compiled       torch.compile at 224 px, 256 images; this and the next only if they are asked for
+    real           throughput with images being loaded
+    data_path      what an image costs a core
+    checkpoint     pause and write time
 
 `--small` has every part at a tiny size, on a CPU if need be, to see that all of it runs.
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -47,52 +48,42 @@ LIMITS = {
 }
 SECONDS_TO_END = 20.0
 LEAST_SECONDS = 20.0
-TINY_THROUGHPUT = ["--resolutions", "32", "--batch-sizes", "4", "--rounds", "1", "--block-seconds", "0"]
-TINY_RUN = [
-    f"--set={override}"
-    for override in (
-        "data.train_images=16",
-        "data.test_images=8",
-        "data.resolution=32",
-        "train.batch_size=8",
-        "train.micro_batch_size=null",
-        "train.max_steps=4",
-        "evaluate.batch_size=8",
-        "logging.every_steps=2",
-    )
-]
+NO_WEIGHTS = "--set=model.weights=null"
+SMALL_STEP = "--set=train.batch_size=8 --set=data.resolution=32"
+SMALL_RUN = (
+    "--set=data.train_images=16 --set=data.test_images=8 --set=train.max_steps=4 "
+    "--set=evaluate.batch_size=8 --set=logging.every_steps=2"
+)
 
 
 def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """The module and arguments of each part, without the file that it writes."""
-    data = [] if args.data_root is None else ["--data-root", str(args.data_root)]
-    sizes = ["--resolutions", "224", "160", "128", "--batch-sizes", "256", "512", "128"]
-    quick = ["--rounds", "3", "--block-seconds", "0.3"]
-    one = ["--resolutions", "224", "--batch-sizes", "256"]
+    data = f"--data-root={shlex.quote(str(args.data_root))}" if args.data_root else ""
+    one = "--resolutions 224 --batch-sizes 256 --rounds 3"
+    sizes = "--resolutions 224 160 128 --batch-sizes 256 512 128 --rounds 3"
+    seeds = " ".join(map(str, args.seeds))
+    paths, saves, steps, small_run = "", "", "", ""
     if args.small:
-        sizes = quick = one = TINY_THROUGHPUT
-    images = [*(data or ["--data-root", "digits"]), "--set=data.md5=none"]
-    weights = ["--weights", str(args.weights)] if args.weights else ["--set=model.weights=null"]
-    shrunk = TINY_RUN if args.small else []
-    train = ["time_to_accuracy", *images, *shrunk]
-    seeds = ["--seeds", *(["1"] if args.small else map(str, args.seeds))]
-    few = ["--steps", "2", "--warm-up", "1", "--set=train.batch_size=4", "--set=data.resolution=32"]
-    paths = ["--rounds", "2", "--calls", "1", "--resolutions", "32", "--batch-size", "4"]
-    saves = ["--resolution", "32", "--batch-size", "2", "--rounds", "1", "--steps", "1"]
-    throughput = ["throughput", *data]
-    return {
-        "throughput": [*throughput, "--data", "synthetic", *sizes, *quick],
-        "finetune_fast": [*train, *weights, "--config", "finetune_fast.yaml", *seeds],
-        "notes": ["notes_way", *data, *(few if args.small else [])],
-        "finetune": [*train, *weights, "--config", "finetune.yaml", "--seeds", "1"],
-        "scratch_fast": [*train, "--config", "scratch_fast.yaml", "--seeds", "1"]
-        + ["--target", "95"],
-        "compiled": [*throughput, "--data", "synthetic", *one]
-        + ["--arms", "ours", "ours, compiled"],
-        "real": [*throughput, "--data", "real", *one, *quick],
-        "data_path": ["data_path", *data, *(paths if args.small else [])],
-        "checkpoint": ["checkpoint", *(saves if args.small else [])],
+        sizes = one = "--resolutions 32 --batch-sizes 4 --rounds 1 --block-seconds 0"
+        paths = "--resolutions 32 --batch-size 4 --rounds 2 --calls 1"
+        saves = "--resolution 32 --batch-size 2 --rounds 1 --steps 1"
+        steps = f"--steps 2 --warm-up 1 --workers 0 {SMALL_STEP}"
+        small_run = f"{SMALL_STEP} {SMALL_RUN}"
+    throughput = f"throughput --block-seconds 0.3 {data}"
+    run = f"time_to_accuracy {data or '--data-root=digits'} --set=data.md5=none {small_run}"
+    start = f"--weights={shlex.quote(str(args.weights))}" if args.weights else NO_WEIGHTS
+    lines = {
+        "throughput": f"{throughput} --data synthetic {sizes}",
+        "finetune_fast": f"{run} {start} --config finetune_fast.yaml --seeds {seeds}",
+        "notes": f"notes_way {data} {steps}",
+        "finetune": f"{run} {start} --config finetune.yaml --seeds {args.seeds[0]}",
+        "scratch_fast": f"{run} --config scratch_fast.yaml --target 95 --seeds {args.seeds[0]}",
+        "compiled": f"{throughput} --data synthetic {one} --arms ours 'ours, compiled'",
+        "real": f"{throughput} --data real {one}",
+        "data_path": f"data_path {data} {paths}",
+        "checkpoint": f"checkpoint {saves}",
     }
+    return {name: shlex.split(line) for name, line in lines.items()}
 
 
 def run_part(name: str, command: list[str], folder: Path, limit: float) -> dict[str, Any]:

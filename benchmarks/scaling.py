@@ -71,7 +71,9 @@ class Group:
     """Ranks that work together, or one that works alone."""
 
     def __init__(self, size: int, overrides: list[str], batch_size: int, gpu: int | None) -> None:
-        context = multiprocessing.get_context("spawn")
+        # torch is imported once, in the parent of all, which never touches a GPU.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["benchmarks.ours"])
         self.size = size
         self.batch_size = batch_size
         port = free_port()

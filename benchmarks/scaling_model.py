@@ -8,7 +8,7 @@ Collective Communication Operations in MPICH", Int. J. High Perform. Comput. App
 For G bytes of gradients, N GPUs, g of them a node, M = N / g nodes, with links inside a node
 (a_i, b_i) and all links of a node to the outside together (a_o, b_o):
 
-    ring          2 (N - 1) / N * (G / min(b_i, b_o) + (N - M) a_i + M a_o)
+    ring          2 (N - 1) / N * (G / min(b_i, b_o) + (N - M) a_i + M a_o)    M = 0 in one node
     hierarchical  2 ((g - 1) / g * G / b_i + (g - 1) a_i)      reduce-scatter, all-gather inside
                   + 2 ((M - 1) / M * G / b_o + log2(M) a_o)    halving and doubling outside
 
@@ -86,7 +86,8 @@ def all_reduce_seconds(link: Link, gpus: int, num_bytes: float, way: str) -> flo
     inside, outside = num_bytes / (link.inside * 1e9), num_bytes / (link.outside * 1e9)
     if way == "ring":
         slowest = max(inside, outside) if nodes > 1 else inside
-        hops = (gpus - nodes) * link.inside_latency + (nodes > 1) * nodes * link.outside_latency
+        crossing = nodes if nodes > 1 else 0
+        hops = (gpus - crossing) * link.inside_latency + crossing * link.outside_latency
         return 2 * (gpus - 1) / gpus * (slowest + hops)
     within = (per_node - 1) / per_node * inside + (per_node - 1) * link.inside_latency
     between = (nodes - 1) / nodes * outside + math.log2(nodes) * link.outside_latency
