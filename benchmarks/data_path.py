@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision import transforms
 
-from benchmarks import record
-from benchmarks.pictures import Pictures, training_images
+from benchmarks import ours, record
+from benchmarks.pictures import Pictures
 from benchmarks.timing import in_turn, ratio, seconds_per_call
 from configs.schema import Data
 from train.batches import TrainBatches
@@ -42,22 +42,21 @@ STAGES = ("uint8", "float32")
 class Batched:
     """This project's path: the next batch of a run at each call."""
 
-    def __init__(self, split: Split, resolution: int, batch_size: int, stage: str) -> None:
-        self.data = Data(resolution=resolution)
-        self.batches = TrainBatches(
-            split, self.data, batch_size=batch_size, seed=0, rank=0, world_size=1
-        )
+    def __init__(self, batches: TrainBatches, resolution: int, stage: str) -> None:
+        self.batches = batches
+        self.resolution = resolution
         self.stage = stage
         self.step = 0
 
     def __call__(self) -> Tensor:
         """uint8 or float32 (B, 3, resolution, resolution)."""
         self.step += 1
-        if self.stage == "float32":
-            return self.batches(self.step)[0]
         draw = self.batches.share(self.step)
-        images = crop(self.batches.split.images[draw.indices], draw.offsets, self.data.crop_padding)
-        return resize(flip(images, draw.flips).permute(0, 3, 1, 2), self.data.resolution)
+        if self.stage == "float32":
+            return self.batches.render(draw, self.resolution)[0]
+        images, padding = self.batches.split.images[draw.indices], self.batches.data.crop_padding
+        images = flip(crop(images, draw.offsets, padding), draw.flips)
+        return resize(images.permute(0, 3, 1, 2), self.resolution)
 
 
 def loader(
@@ -107,14 +106,14 @@ def microseconds(
 
 
 def measure(
-    split: Split, resolution: int, stage: str, args: argparse.Namespace
+    batches: TrainBatches, resolution: int, stage: str, args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """One stage at one size: microseconds an image of each path, and its ratio to ours."""
-    size = args.batch_size
+    size, split = args.batch_size, batches.split
     alone = endless(loader(split, resolution, size, stage, 0))
     seconds = in_turn(
         {
-            "batched": microseconds(Batched(split, resolution, size, stage), args.calls, size),
+            "batched": microseconds(Batched(batches, resolution, stage), args.calls, size),
             "Pillow": microseconds(lambda: next(alone), args.calls, size),
         },
         args.rounds,
@@ -159,13 +158,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
 
+    recipe = ours.make_recipe(
+        "finetune.yaml", [f"train.batch_size={args.batch_size}", "train.device=cpu"], args.data_root
+    )
+    with ours.our_step(recipe) as step:
+        batches = step.session.batches
     torch.set_num_threads(1)
-    split = training_images(args.data_root)
     results = []
     table = Table("px", "up to", "path", "least us", "median us", "times batched")
     for resolution in args.resolutions:
         for stage in STAGES:
-            paths = measure(split, resolution, stage, args)
+            paths = measure(batches, resolution, stage, args)
             results.append({"resolution": resolution, "stage": stage, "paths": paths})
             for name, row in paths.items():
                 middle, least, most = row["times_batched"]

@@ -6,6 +6,7 @@ Everything that a benchmark knows of how the worker is put together stands here.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import tempfile
 from collections.abc import Iterator
@@ -24,25 +25,18 @@ from train.stop import StopFlag
 from train.worker import prepare_steps, set_up
 
 
-class OneBatch(TrainBatches):
-    """Batches of which all are the first one, which stays on the device: nothing is rendered."""
+def one_batch_of(batches: TrainBatches) -> TrainBatches:
+    """`batches` of which all are the first one, which stays on the device: nothing is rendered."""
+    same = copy.copy(batches)
+    rendered: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __init__(self, batches: TrainBatches) -> None:
-        super().__init__(
-            batches.split,
-            batches.data,
-            batch_size=batches.batch_size,
-            seed=batches.seed,
-            rank=batches.rank,
-            world_size=batches.world_size,
-        )
-        self._rendered: dict[int, tuple[Tensor, Tensor]] = {}
+    def render(draw: Draw, resolution: int) -> tuple[Tensor, Tensor]:
+        if resolution not in rendered:
+            rendered[resolution] = batches.render(draw, resolution)
+        return rendered[resolution]
 
-    def render(self, draw: Draw, resolution: int) -> tuple[Tensor, Tensor]:
-        """The same images for every draw."""
-        if resolution not in self._rendered:
-            self._rendered[resolution] = super().render(draw, resolution)
-        return self._rendered[resolution]
+    same.render = render
+    return same
 
 
 @dataclass
@@ -98,7 +92,7 @@ def start(recipe: Recipe, ranks: Ranks, run_dir: Path, *, one_batch: bool = Fals
         session = set_up(run_dir, recipe, ranks, StopFlag(), (None, []))
         if one_batch:
             assert isinstance(session.take_step, Step), "not yet recorded"
-            session.take_step.batches = OneBatch(session.batches)
+            session.take_step.batches = one_batch_of(session.batches)
         prepare_steps(session)
         session.state.model.train()
     return OurStep(session, told.getvalue().splitlines())

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from benchmarks import ours
 from benchmarks.data_path import Batched, loader
-from benchmarks.pictures import training_images
 
 SMALL = ("--batch-size", "4", "--rounds", "2", "--calls", "1", "--workers", "1")
 
@@ -36,10 +36,12 @@ def test_every_stage_of_every_size_is_timed_on_both_ways(measure: Callable[..., 
 
 
 def test_both_ways_make_the_same_kind_of_batch() -> None:
-    split = training_images(None)
+    recipe = ours.make_recipe("finetune.yaml", ["train.batch_size=4", "train.device=cpu"], None)
+    with ours.our_step(recipe) as step:
+        batches = step.session.batches
 
     for stage, dtype in (("uint8", torch.uint8), ("float32", torch.float32)):
-        ours = Batched(split, 48, 4, stage)()
-        theirs, _ = next(iter(loader(split, 48, 4, stage, 0)))
-        assert ours.shape == theirs.shape == (4, 3, 48, 48)
-        assert ours.dtype == theirs.dtype == dtype
+        mine = Batched(batches, 48, stage)()
+        theirs, _ = next(iter(loader(batches.split, 48, 4, stage, 0)))
+        assert mine.shape == theirs.shape == (4, 3, 48, 48)
+        assert mine.dtype == theirs.dtype == dtype

@@ -21,7 +21,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
-    done = run(tmp_path, "--parts", "notes", "finetune_fast", "--seeds", "5")
+    done = run(tmp_path, "--parts", "notes", "finetune", "--seeds", "5")
 
     assert done.returncode == 0, [path.read_text() for path in tmp_path.glob("*.log")]
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -30,7 +30,7 @@ def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
     hours = notes["epochs"] * (6250 * notes["step_ms"] + 1250 * notes["test_step_ms"]) / 1e3
     assert abs(notes["extrapolated_s"] / hours - 1) < 1e-3
     assert summary["found"]["the notes' way, extrapolated"] == notes
-    assert summary["found"]["finetune_fast.yaml"]["finished"] == 1
+    assert summary["found"]["finetune.yaml"]["finished"] == 1
 
 
 def test_what_would_come_late_is_not_begun(tmp_path: Path) -> None:
