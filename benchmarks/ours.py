@@ -83,7 +83,11 @@ def make_recipe(
 def our_step(recipe: Recipe, *, one_batch: bool = False) -> Iterator[OurStep]:
     """The step of a run of `recipe`, alone in a temporary run directory."""
     with process_group(recipe.train) as ranks, tempfile.TemporaryDirectory() as folder:
-        yield start(recipe, ranks, Path(folder), one_batch=one_batch)
+        step = start(recipe, ranks, Path(folder), one_batch=one_batch)
+        try:
+            yield step
+        finally:
+            step.session.journal.close()
 
 
 def start(recipe: Recipe, ranks: Ranks, run_dir: Path, *, one_batch: bool = False) -> OurStep:

@@ -17,7 +17,7 @@ Distrib. Comput. 69 (2009) 117); the sum between the nodes is Rabenseifner's (Th
 section 4.5). DDP sends the gradients in buckets while the backward pass goes on; what is seen of T
 seconds is
 
-    max(T - overlap * backward, T * last bucket / G)
+    max(T - overlap * backward, T * last bucket)
 
 and efficiency is the time of one GPU's step over that of N: step / (step + what is seen).
 """
@@ -69,13 +69,13 @@ class Assumptions:
     """What the model takes for granted; it is printed with every table.
 
     `backward_share`: of a step. `overlap`: share of the backward pass during which gradients can
-    travel. `last_bucket_mb`: what is ready only when the backward pass is over. `least_step_s`: a
-    step of however few images.
+    travel. `last_bucket`: share of the gradients that is ready only when the backward pass is over,
+    stem and first two stages. `least_step_s`: a step of however few images.
     """
 
     backward_share: float = 2 / 3
     overlap: float = 0.9
-    last_bucket_mb: float = 6.0
+    last_bucket: float = 0.064
     least_step_s: float = 0.0
 
 
@@ -94,11 +94,10 @@ def all_reduce_seconds(link: Link, gpus: int, num_bytes: float, way: str) -> flo
     return 2 * (within + between)
 
 
-def seen_seconds(sent: float, step: float, num_bytes: float, given: Assumptions) -> float:
+def seen_seconds(sent: float, step: float, given: Assumptions) -> float:
     """What a step is longer by when its gradients travel for `sent` seconds."""
     hidden = given.overlap * given.backward_share * step
-    last = min(1.0, given.last_bucket_mb * 1e6 / num_bytes)
-    return max(sent - hidden, sent * last)
+    return max(sent - hidden, sent * given.last_bucket)
 
 
 def efficiency(
@@ -106,7 +105,7 @@ def efficiency(
 ) -> float:
     """Speed of `gpus` over that many times the speed of one, whose step takes `step` seconds."""
     sent = all_reduce_seconds(link, gpus, num_bytes, way)
-    return step / (step + seen_seconds(sent, step, num_bytes, given))
+    return step / (step + seen_seconds(sent, step, given))
 
 
 def fixed_batch(
@@ -132,7 +131,7 @@ def fixed_batch(
     whole = step / images * batch
     share = max(given.least_step_s, whole / gpus)
     sent = all_reduce_seconds(link, gpus, num_bytes, "hierarchical")
-    return whole / (gpus * (share + seen_seconds(sent, share, num_bytes, given)))
+    return whole / (gpus * (share + seen_seconds(sent, share, given)))
 
 
 def falls_below(limit: float, efficiency_of: Any) -> int | None:
@@ -193,18 +192,19 @@ def rounded(value: float) -> float | None:
 def table_of(found: dict[str, Any]) -> Table:
     """The prediction for people, with what it takes for granted."""
     title = f"computed, not measured: {found['link']}, {found['step_ms']} ms a step on one GPU"
-    falls = [f"< {limit:.0%} from" for limit in LIMITS]
-    table = Table("efficiency", *map(str, GPUS), *falls, title=title)
-    for name, row in found["efficiency"].items():
-        cells = ["-" if value is None else f"{value:.1%}" for value in row.values()]
-        ends = [str(gpus or "never") for gpus in found["falls_below"][name].values()]
-        table.add_row(name, *cells, *ends)
+    table = Table("GPUs", *found["efficiency"], title=title)
+    for gpus in map(str, GPUS):
+        values = [row[gpus] for row in found["efficiency"].values()]
+        table.add_row(gpus, *("-" if value is None else f"{value:.1%}" for value in values))
+    for limit in (f"{limit:.0%}" for limit in LIMITS):
+        ends = [row[limit] for row in found["falls_below"].values()]
+        table.add_row(f"< {limit} from", *(str(gpus or "never") for gpus in ends))
     given = found["assumptions"]
     table.caption = (
         f"taken for granted: {found['gradient_mb']['fp32']} MB of gradients in fp32; the backward "
         f"pass is {given['backward_share']:.0%} of a step; gradients travel during "
-        f"{given['overlap']:.0%} of it; the last {given['last_bucket_mb']:g} MB after it; nobody "
-        "else uses the links, every GPU is equally fast, and loading costs nothing"
+        f"{given['overlap']:.0%} of it; the last {given['last_bucket']:.1%} of them after it; "
+        "nobody else uses the links, every GPU is equally fast, and loading costs nothing"
     )
     return table
 

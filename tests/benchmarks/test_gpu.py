@@ -27,8 +27,8 @@ def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [part["ended"] for part in summary["parts"].values()] == [0, 0]
     notes = json.loads((tmp_path / "notes.json").read_text())["figures"]
-    hours = notes["epochs"] * (6250 * notes["step_ms"] + 1250 * notes["test_step_ms"]) / 1e3
-    assert abs(notes["extrapolated_s"] / hours - 1) < 1e-3
+    seconds = notes["epochs"] * (6250 * notes["step_ms"] + 1250 * notes["test_step_ms"]) / 1e3
+    assert abs(notes["extrapolated_s"] / seconds - 1) < 1e-3
     assert summary["found"]["the notes' way, extrapolated"] == notes
     assert summary["found"]["finetune.yaml"]["finished"] == 1
 

@@ -63,8 +63,8 @@ def test_a_ring_over_nodes_is_as_slow_as_their_ports() -> None:
 def test_only_what_the_backward_pass_does_not_hide_is_seen() -> None:
     hidden = 0.9 * 2 / 3 * 0.015
 
-    assert seen_seconds(hidden / 2, 0.015, FP32, GIVEN) == pytest.approx(hidden / 2 * 6e6 / FP32)
-    assert seen_seconds(hidden + 0.01, 0.015, FP32, GIVEN) == pytest.approx(0.01)
+    assert seen_seconds(hidden / 2, 0.015, GIVEN) == pytest.approx(hidden / 2 * 0.064)
+    assert seen_seconds(hidden + 0.01, 0.015, GIVEN) == pytest.approx(0.01)
 
 
 def test_efficiency_falls_with_the_gpus_and_the_limits_are_where_it_does() -> None:
