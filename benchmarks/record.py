@@ -8,8 +8,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 def save(path: Path, module: str, packages: Iterable[str], **figures: object) -> None:
@@ -26,6 +30,37 @@ def save(path: Path, module: str, packages: Iterable[str], **figures: object) ->
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
+        "versions": {package: version_of(package) for package in packages},
     }
     path.write_text(json.dumps(report | figures, indent=2) + "\n")
+
+
+def version_of(package: str) -> str:
+    """The installed version of a distribution."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def on(device: torch.device) -> dict[str, Any]:
+    """What figures of torch are measured with: the device by name, and torch's threads."""
+    import torch
+
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return {"device": name, "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+    return {"device": processor(), "threads": torch.get_num_threads()}
+
+
+def processor() -> str:
+    """The CPU by name, where the system tells it, and its widest vectors."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.is_file():
+        lines = (line.partition(":") for line in facts.read_text().splitlines())
+        found = (value.strip() for key, _, value in lines if key.strip() == "model name")
+        name = next(found, name)
+    return f"CPU ({name}, {torch.backends.cpu.get_cpu_capability()})"
