@@ -50,8 +50,9 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     """
     if images.shape[-1] == resolution:
         return images
-    # antialias matters when shrinking only, and is what Pillow always does.
-    return F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
+    # It matters when shrinking only, costs time on floats, and for uint8 is Pillow's arithmetic.
+    antialias = images.dtype == torch.uint8 or resolution < images.shape[-1]
+    return F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=antialias)
 
 
 @functools.cache
@@ -66,8 +67,9 @@ def channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 def to_input(images: Tensor, data: Data, resolution: int) -> Tensor:
     """Resize and normalise, as the network takes it.
 
-    On a CPU the resize of uint8 equals Pillow's bilinear filter bit for bit; on a GPU it works on
-    floats and stays within one grey level of that.
+    On a CPU the resize of uint8 equals Pillow's bilinear filter bit for bit. On a GPU small images
+    are normalised first, for a weighted mean of normalised values is the normalised mean, and the
+    result stays within one grey level of Pillow's.
 
     Args:
         images: grey levels, uint8 or float32 (B, H, W, 3).
@@ -82,8 +84,8 @@ def to_input(images: Tensor, data: Data, resolution: int) -> Tensor:
     std = channels(tuple(data.std), batch.device)
     if batch.device.type == "cpu":
         return normalise(resize(batch, resolution).permute(0, 2, 3, 1), mean, std)
-    batch = resize(batch.float(), resolution)
-    return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
+    batch = resize((batch.float() - mean) / std, resolution)
+    return batch.contiguous(memory_format=torch.channels_last)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
