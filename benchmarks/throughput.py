@@ -28,11 +28,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ours, peers, record, roofline
+from benchmarks import ours, peers, record
 from benchmarks.pictures import training_images
 from benchmarks.timing import in_turn, ratio, seconds_per_call, wait_for
 from configs import Recipe
 from train.cache import Split
+from train.roofline import images_per_second_at_roofline
 
 PACKAGES = ("torch", "torchvision", "timm", "pillow")
 # What our step's recipe has beside the sizes; 'ours' is what a run does if nothing is said.
@@ -150,11 +151,16 @@ def share_of_limit(
     row: dict[str, Any], name: str, resolution: int, precision: str, device: torch.device
 ) -> dict[str, float]:
     """Percent of what the memory of a known GPU allows to kernels such as these."""
-    known = device.type == "cuda" and roofline.find(torch.cuda.get_device_name(device))
-    if not known or precision != "bf16":
+    if device.type != "cuda" or precision != "bf16":
         return {}
-    kernels = "compiled" if "compiled" in name else "eager"
-    limit = roofline.images_per_second(known, resolution, kernels)
+    limit = images_per_second_at_roofline(
+        "imagenet",
+        resolution,
+        torch.cuda.get_device_name(device),
+        tier="compiled" if "compiled" in name else "eager",
+    )
+    if limit is None:
+        return {}
     return {
         "limit_images_per_second": round(limit),
         "percent_of_limit": round(100 * row["images_per_second"] / limit, 1),

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from benchmarks import peers, roofline
+from benchmarks import peers
 from benchmarks.timing import in_turn, ratio
 
 SMALL = ("--resolutions", "32", "--batch-sizes", "4", "--rounds", "2", "--block-seconds", "0")
@@ -61,33 +60,3 @@ def test_the_peers_count_hits_as_they_publish() -> None:
     first, second = peers.hits_percent(output, torch.tensor([0, 2, 3, 0]), (1, 2))
 
     assert (first.item(), second.item()) == (25.0, 75.0)
-
-
-def test_the_bytes_of_the_roofline_are_those_of_the_layers() -> None:
-    """Without fusion each feature map is moved some twenty times, and each tier moves less."""
-    from configs.schema import Model
-    from train.model import build_model
-
-    sizes: list[int] = []
-    model = build_model(Model(), seed=0).eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda _m, _i, output: sizes.append(output.numel()))
-    with torch.no_grad():
-        model(torch.zeros(1, 3, 64, 64))
-
-    convolutions_mb = 2e-6 * sum(sizes) * (224 / 64) ** 2  # bf16
-    assert convolutions_mb == pytest.approx(22.2, abs=0.1)
-    eager, compiled, fused = roofline.MEGABYTES.values()
-    assert 20 * convolutions_mb < eager < 22 * convolutions_mb
-    assert eager > compiled > fused > 10 * convolutions_mb
-
-
-def test_the_limit_falls_with_the_pixels_and_knows_only_known_devices() -> None:
-    h200 = roofline.find("NVIDIA H200")
-    assert h200
-    assert roofline.find("NVIDIA GeForce RTX 3090") is None
-
-    at_224 = roofline.images_per_second(h200, 224, "eager")
-    assert at_224 == pytest.approx(4.3e6 / 469)
-    assert roofline.images_per_second(h200, 112, "eager") == pytest.approx(4 * at_224)
