@@ -144,9 +144,8 @@ def _weights_and_parts(ranks: Any, recipe: Recipe) -> list[tuple[str, set[str]]]
 
     torch.set_num_threads(1)
     split = load_dataset(recipe.data, ranks.device).train
-    batches = TrainBatches(
-        split, recipe.data, batch_size=12, seed=1, rank=ranks.rank, world_size=ranks.world_size
-    )
+    recipe = changed(recipe, "train", batch_size=12)
+    batches = TrainBatches(split, recipe, rank=ranks.rank, world_size=ranks.world_size)
     outcomes = []
     for size, is_marked in ((None, True), (None, False), (2, True), (2, False)):
         torch.manual_seed(1)
