@@ -58,9 +58,10 @@ def roofline_text(session: Session, resolution: int, speed: float) -> str | None
     if limit is None or bandwidth is None:
         return None
     megabytes = bandwidth / limit / 1e6
+    kind = "compiled" if tier_of(session) == "compiled" else "uncompiled"
     return (
         f"{speed:,.0f} images/s a GPU: {100 * speed / limit:.0f} % of its memory-bandwidth "
-        f"roofline, the {limit:,.0f} at which {tier_of(session)} steps of {resolution} px would "
+        f"roofline, the {limit:,.0f} at which {kind} steps of {resolution} px would "
         f"keep the memory of this {device} busy all the time ({megabytes:.0f} MB an image, "
         f"{bandwidth / 1e12:.3g} TB/s)"
     )

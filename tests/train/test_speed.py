@@ -55,13 +55,13 @@ def test_speed_is_told_at_the_second_line_of_each_resolution(
 
     assert said == [
         "steps of 128 px take 100.0 ms: data 5.0 %, forward and backward 90.0 %, optimizer 5.0 %",
-        "5,000 images/s a GPU: 16 % of its memory-bandwidth roofline, the 31,017 at which eager "
-        "steps of 128 px would keep the memory of this NVIDIA H200 busy all the time (155 MB an "
-        "image, 4.8 TB/s)",
+        "5,000 images/s a GPU: 16 % of its memory-bandwidth roofline, the 31,017 at which "
+        "uncompiled steps of 128 px would keep the memory of this NVIDIA H200 busy all the time "
+        "(155 MB an image, 4.8 TB/s)",
         "steps of 224 px take 100.0 ms: data 5.0 %, forward and backward 90.0 %, optimizer 5.0 %",
-        "5,000 images/s a GPU: 49 % of its memory-bandwidth roofline, the 10,128 at which eager "
-        "steps of 224 px would keep the memory of this NVIDIA H200 busy all the time (474 MB an "
-        "image, 4.8 TB/s)",
+        "5,000 images/s a GPU: 49 % of its memory-bandwidth roofline, the 10,128 at which "
+        "uncompiled steps of 224 px would keep the memory of this NVIDIA H200 busy all the time "
+        "(474 MB an image, 4.8 TB/s)",
     ]
 
 
