@@ -49,7 +49,7 @@ LIMITS = {
 SECONDS_TO_END = 20.0
 LEAST_SECONDS = 20.0
 NO_WEIGHTS = "--set=model.weights=null"
-SMALL_STEP = "--set=train.batch_size=8 --set=data.resolution=32"
+SMALL_STEP = "--set=train.batch_size=8 --set=data.resolution=32 --set=schedule.resolution=[]"
 SMALL_RUN = (
     "--set=data.train_images=16 --set=data.test_images=8 --set=train.max_steps=4 "
     "--set=evaluate.batch_size=8 --set=logging.every_steps=2"
