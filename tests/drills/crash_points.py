@@ -174,7 +174,7 @@ class Drill:
         looks = {
             "weights": lambda path: results(path)["weights_sha256"],
             "metrics.jsonl": without_timings,
-            "TensorBoard": lambda path: {k: v for k, v in board(path).items() if "/s" not in k},
+            "TensorBoard": board,
             "TensorBoard's data server": shown_by_data_server,
         }
         return [
@@ -185,10 +185,14 @@ class Drill:
 
 
 def timeless(value: Any) -> Any:
-    """`value` without the curve that is a timing."""
-    if isinstance(value, dict):
-        return {key: part for key, part in value.items() if key != "train/images_per_second"}
-    return value
+    """`value` without the curves that are timings."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: part
+        for key, part in value.items()
+        if key != "train/images_per_second" and not key.startswith("time/")
+    }
 
 
 def main(arguments: list[str]) -> int:
