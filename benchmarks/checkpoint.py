@@ -26,12 +26,13 @@ from rich.table import Table
 from benchmarks import ours, record
 from benchmarks.timing import wait_for
 from train import worker
+from train.checkpoint import manifests
 from train.session import Session, save
 
 WORDS = {
     "step": "one step, nothing being saved",
     "pause": "training waits for a save",
-    "step while writing": "one step while the file is written",
+    "step while writing": "one step, begun while the file is written",
     "on the disk": "from the save until the file is on the disk, steps going on",
     "on the disk, alone": "the same, no steps going on",
     "torch.save": "training would wait for a bare torch.save",
@@ -62,15 +63,13 @@ def one_round(step: ours.OurStep, folder: Path, taken: dict[str, list[float]], s
     assert saver, "one rank, which writes"
     taken["step"] += [clock(step, device) for _ in range(steps)]
 
-    began = time.perf_counter()
-    taken["pause"].append(clock(lambda: next_save(session), device))
+    pause = clock(lambda: next_save(session), device)
     while saver.is_busy:
-        seconds = clock(step, device)
-        if saver.is_busy:
-            taken["step while writing"].append(seconds)
-            taken["on the disk"].append(time.perf_counter() - began)
+        taken["step while writing"].append(clock(step, device))
     warning = saver.collect()
     assert warning is None, warning
+    taken["pause"].append(pause)
+    taken["on the disk"].append(pause + manifests(folder / "checkpoints")[-1].seconds)
 
     began = time.perf_counter()
     next_save(session)
@@ -138,9 +137,6 @@ def main() -> None:
     title = f"{size / 1e6:.0f} MB, {args.batch_size} images of {args.resolution} px a step"
     table = Table("what", "median ms", "most ms", "steps", title=f"{title}, {facts['device']}")
     for key, text in WORDS.items():
-        if not taken[key]:  # the file was written within one step
-            table.add_row(text, "-", "-", "-")
-            continue
         median, most = statistics.median(taken[key]), max(taken[key])
         figures[key] = {
             "median_ms": round(1e3 * median, 3),

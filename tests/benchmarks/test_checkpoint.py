@@ -15,11 +15,11 @@ def test_pause_write_and_resume_are_timed(measure: Callable[..., Any]) -> None:
     # Weights and momentum of 23,528,522 parameters, and the statistics of the norms twice.
     assert 188_228_176 < found["bytes"] < 190_000_000
     times = found["times"]
-    # A fast disk has the file before a slow step is over.
-    assert set(WORDS) - {"step while writing", "on the disk"} <= set(times) <= set(WORDS)
+    assert list(times) == list(WORDS)
     for key, row in times.items():
         assert 0 < row["median_ms"] <= row["most_ms"]
         assert f"{row['median_ms']:.2f}" in printed, key
     assert times["step"]["steps"] == 1
-    assert times["pause"]["median_ms"] < times["on the disk, alone"]["median_ms"]
+    for way in ("on the disk", "on the disk, alone"):
+        assert times["pause"]["median_ms"] < times[way]["median_ms"]
     assert "189 MB" in printed
