@@ -139,8 +139,8 @@ def main() -> None:
     for key, text in WORDS.items():
         median, most = statistics.median(taken[key]), max(taken[key])
         figures[key] = {
-            "median_ms": round(1e3 * median, 3),
-            "most_ms": round(1e3 * most, 3),
+            "median_ms": round(1e3 * median, 2),
+            "most_ms": round(1e3 * most, 2),
             "steps": round(median / usual, 4),
         }
         table.add_row(text, f"{1e3 * median:.2f}", f"{1e3 * most:.2f}", f"{median / usual:.3f}")

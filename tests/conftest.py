@@ -25,19 +25,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So no process is left with a long one at the end, and the cores are busy all the time. Fixtures
     that are dear have the scope of the session, for no module's tests stay together.
     """
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    rest = [item for item in items if not item.get_closest_marker("slow")]
-    items[:] = spread(slow) + spread(rest)
-
-
-def spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The same items, with those that wait for a cluster at equal distances."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable
     waiting = [item for item in items if item.get_closest_marker("slurm")]
     computing = [item for item in items if not item.get_closest_marker("slurm")]
+    slow = [item for item in computing if item.get_closest_marker("slow")]
+    # While one slow test computes, three others are waited for.
+    early = 3 * len(slow)
+    items[:] = spread(slow, waiting[:early]) + spread(computing[len(slow) :], waiting[early:])
+
+
+def spread(*groups: list[pytest.Item]) -> list[pytest.Item]:
+    """The items of all groups in one list, those of each at equal distances."""
     places = [
-        ((number + 0.5) / len(group), item)
-        for group in (computing, waiting)
-        for number, item in enumerate(group)
+        ((number + 0.5) / len(group), item) for group in groups for number, item in enumerate(group)
     ]
     return [item for _, item in sorted(places, key=lambda place: place[0])]
 

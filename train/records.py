@@ -169,7 +169,7 @@ class Board:
             for key in filter(row.__contains__, SCALARS[row["mode"]]):
                 writer.add_scalar(f"{row['mode']}/{key}", row[key], row["step"])
             for part, seconds in row.get("parts", {}).items():
-                writer.add_scalar(f"time/{part}", seconds, row["step"])
+                writer.add_scalar(f"train/time/{part}", seconds, row["step"])
         writer.flush()
         if self.held:
             # What an error may lose from here on begins with the next row.

@@ -191,7 +191,7 @@ def timeless(value: Any) -> Any:
     return {
         key: part
         for key, part in value.items()
-        if key != "train/images_per_second" and not key.startswith("time/")
+        if key != "train/images_per_second" and not key.startswith("train/time/")
     }
 
 

@@ -114,7 +114,7 @@ def check_board(here: Workplace, sweep: str, runs: list[RunDirectory], browser: 
     try:
         match = re.search(r"http://127\.0\.0\.1:\d+/", done(here, "tensorboard", sweep))
         assert match
-        browser.set_window_size(1600, 4000)  # it draws only the charts that are in view
+        browser.set_window_size(1600, 9000)  # it draws only the charts that are in view
         browser.get(f"{match.group()}#timeseries")
         eventually("the curves are drawn", lambda: drawn_curves(browser) >= TAGS, 60)
         text = browser.find_element(By.TAG_NAME, "body").text

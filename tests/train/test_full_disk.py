@@ -20,7 +20,7 @@ from train import checkpoint
 Attempt = Callable[..., bool]
 MEASURED = (
     "train/images_per_second",
-    *(f"time/{part}" for part in ("data", "forward_backward", "optimizer")),
+    *(f"train/time/{part}" for part in ("data", "forward_backward", "optimizer")),
 )
 
 

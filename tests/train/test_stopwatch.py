@@ -123,7 +123,7 @@ def test_the_parts_of_training_are_in_the_log_the_results_and_tensorboard(
         assert 0 < sum(row["parts"].values()) <= row["time"]
     shown = board(run_dir)
     for name in names:
-        assert shown[f"time/{name}"] == [
+        assert shown[f"train/time/{name}"] == [
             (r["step"], pytest.approx(r["parts"][name])) for r in lines
         ]
 
