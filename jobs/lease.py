@@ -3,6 +3,10 @@
 The holder rewrites lease.json every few seconds and marks it released at its end. Whoever comes
 next and finds it unreleased watches whether it still changes: no clocks are compared, so machines
 may disagree about the time, and a holder that died with its node is found out by its silence.
+
+Holders are numbered, and a start becomes the next one by creating a file of that number, which of
+two that come at once only one can. That is no lock, which a dead holder could keep and which not
+every shared file system has: a number that nobody went on with is left out by whoever comes next.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from jobs.errors import RequestError
 from jobs.files import write_json
@@ -28,6 +32,7 @@ class Holder:
     start_key: str
     where: str
     """The holder as a person would look for it: a job, or a process on a machine."""
+    number: int = 0
     beat: int = 0
     released: bool = False
 
@@ -48,8 +53,7 @@ class Lease:
         self._refreshed_at = time.monotonic()
         if not self._is_mine():
             return False
-        beat = self._holder.beat + 1
-        self._holder = Holder(self._holder.start_key, self._holder.where, beat)
+        self._holder = replace(self._holder, beat=self._holder.beat + 1)
         _write(self._run, self._holder)
         return True
 
@@ -77,33 +81,24 @@ def take(
         RequestError: the run is held, or this start was asked to stop while it watched.
     """
     before = read(run)
-    if before and before.start_key != start_key and is_alive(run, given_up):
-        raise RequestError(f"{before.where} holds this run; two at once would spoil it")
-    if given_up():
-        raise RequestError("asked to stop before it held the run")
-    held = Lease(run, Holder(start_key, where))
-    # Of two that came at once the last one to write has it, and both look after both have written.
-    # No lock, which not every shared file system has, and which a dead holder could keep.
-    time.sleep(REFRESH_SECONDS / 3)
-    now = read(run)
-    if now and now != before and now.start_key != start_key:
-        raise RequestError(f"{now.where} holds this run; two at once would spoil it")
-    return held
+    another = before is not None and before.start_key != start_key
+    if another and (living := _living(run, given_up)):
+        raise _HeldError(living)
+    number = before.number if before else 0
+    while not given_up():
+        seen = _state(run)
+        if _claim(run, number + 1):
+            return Lease(run, Holder(start_key, where, number + 1))
+        # Somebody came first, and holds the run in a moment unless it died just then.
+        if _changes(run, seen, given_up) and (now := read(run)):
+            raise _HeldError(now)
+        number = max(int(each.name) for each in run.claims.iterdir())
+    raise RequestError("asked to stop before it held the run")
 
 
 def is_alive(run: RunDirectory, given_up: Callable[[], bool] = lambda: False) -> bool:
     """Whether somebody holds `run` and shows it; takes some seconds after an unclean end."""
-    before = read(run)
-    if before is None or before.released:
-        return False
-    seen = _state(run)
-    deadline = time.monotonic() + WATCHED_PERIODS * REFRESH_SECONDS
-    while time.monotonic() < deadline and not given_up():
-        time.sleep(0.2)
-        if _state(run) != seen:
-            now = read(run)
-            return now is not None and not now.released
-    return False
+    return _living(run, given_up) is not None
 
 
 def read(run: RunDirectory) -> Holder | None:
@@ -119,7 +114,43 @@ def release(run: RunDirectory, start_key: str) -> None:
     with warning(f"cannot release {run.lease}"):
         now = read(run)
         if now and now.start_key == start_key and not now.released:
-            write_json(run.lease, asdict(Holder(start_key, now.where, now.beat, released=True)))
+            write_json(run.lease, asdict(replace(now, released=True)))
+
+
+class _HeldError(RequestError):
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(f"{holder.where} holds this run; two at once would spoil it")
+
+
+def _living(run: RunDirectory, given_up: Callable[[], bool]) -> Holder | None:
+    before = read(run)
+    if before is None or before.released or not _changes(run, _state(run), given_up):
+        return None
+    now = read(run)
+    return None if now is None or now.released else now
+
+
+def _claim(run: RunDirectory, number: int) -> bool:
+    """Become the holder of that number; False if another start did."""
+    with warning(f"cannot claim {run.path}"):  # on a full disk: the lease itself says it then
+        run.claims.mkdir(parents=True, exist_ok=True)
+        try:
+            (run.claims / str(number)).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+    return True
+
+
+def _changes(
+    run: RunDirectory, seen: tuple[int, int, str] | None, given_up: Callable[[], bool]
+) -> bool:
+    """Whether the lease becomes another one than `seen` within the time that a holder is given."""
+    deadline = time.monotonic() + WATCHED_PERIODS * REFRESH_SECONDS
+    while time.monotonic() < deadline and not given_up():
+        time.sleep(0.2)
+        if _state(run) != seen:
+            return True
+    return False
 
 
 def _write(run: RunDirectory, holder: Holder) -> None:

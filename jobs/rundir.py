@@ -114,6 +114,11 @@ class RunDirectory:
         return self.path / "lease.json"
 
     @property
+    def claims(self) -> Path:
+        """One empty file for each start that ever held the run directory."""
+        return self.engine_files / "claims"
+
+    @property
     def launcher_log(self) -> Path:
         """The story of the run: submitted, started, failed, requeued."""
         return self.path / "launcher.log"

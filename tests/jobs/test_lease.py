@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -83,25 +84,57 @@ def test_a_full_disk_does_not_make_a_holder_look_dead(
     assert refreshed.refresh()
 
 
-def test_of_two_starts_at_once_one_holds_the_run(run: RunDirectory) -> None:
-    for _ in range(5):
-        run.lease.unlink(missing_ok=True)
+def test_of_two_starts_at_once_one_holds_the_run(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "WATCHED_PERIODS", 100)  # however slow the machine is
+    for number in range(5):
+        one = RunDirectory(run.path / str(number))
         barrier = threading.Barrier(2)
         held: list[str] = []
 
-        def start(job: str, barrier: threading.Barrier, held: list[str]) -> None:
+        def start(job: str, one: RunDirectory, barrier: threading.Barrier, held: list[str]) -> None:
             barrier.wait()
             with contextlib.suppress(RequestError):
-                lease.take(run, f"{job}.0", f"job {job}")
+                lease.take(one, f"{job}.0", f"job {job}")
                 held.append(job)
 
-        threads = [threading.Thread(target=start, args=(job, barrier, held)) for job in "89"]
+        threads = [threading.Thread(target=start, args=(job, one, barrier, held)) for job in "89"]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
         assert len(held) == 1
+
+
+def test_a_start_that_comes_to_write_long_after_another_has_looked_too_is_refused(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both see a run that nobody holds; the slow one writes when the other has held it a while."""
+    lease.take(run, "7.0", "job 7").release()
+    seen = lease.read(run)
+    lease.take(run, "8.0", "job 8")
+    beats = threading.Timer(0.3, lambda: os.utime(run.lease))
+    looks = iter([seen, seen])
+    real = lease.read
+    monkeypatch.setattr(lease, "read", lambda run: next(looks, None) or real(run))
+    beats.start()
+
+    with pytest.raises(RequestError, match="job 8 holds this run"):
+        lease.take(run, "9.0", "job 9")
+    beats.join()
+
+
+def test_a_start_that_died_before_it_wrote_does_not_keep_the_run(run: RunDirectory) -> None:
+    lease.take(run, "7.0", "job 7").release()
+    (run.claims / "2").touch()
+
+    lease.take(run, "8.0", "job 8")
+
+    holder = lease.read(run)
+    assert holder is not None
+    assert (holder.start_key, holder.number) == ("8.0", 3)
 
 
 def test_on_a_full_disk_a_start_takes_a_run_that_nobody_holds(
