@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.worker import KEEP_MEMORY
+
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-# Started in the background of a script, this process ignores Ctrl-C, and so would all its children.
+# Started in the background of a script or by nohup, this process ignores a signal, and so would all
+# its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# As the launcher has it for its workers; the processes that pytest starts have it from here.
+os.environ.update(KEEP_MEMORY)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.cluster import Cluster
-from jobs import interfaces, place
+from jobs import interfaces, layout, place
 from jobs.place import Place
 from jobs.rendezvous import Meeting
 from jobs.rundir import RunDirectory
@@ -18,7 +18,7 @@ from jobs.stop import StopRequest
 from jobs.worker import environment as worker_environment
 
 RUN = RunDirectory(Path("/runs/name/stamp"))
-DEFAULTS = ("TORCH_FR_", "TORCH_NCCL_", "GLOO_")
+DEFAULTS = ("TORCH_FR_", "TORCH_NCCL_", "GLOO_", "GLIBC_")
 HERE = Place(5, 1, 8, 4, "12", 0, "node2", ("node1", "node2"), "12.0")
 
 
@@ -97,6 +97,17 @@ def test_the_sites_interface_and_the_recorder_are_defaults_that_a_recipe_replace
     assert given["GLOO_SOCKET_IFNAME"] == "ib0"
     assert (given["NCCL_SOCKET_IFNAME"], given["TORCH_FR_BUFFER_SIZE"]) == ("eth7", "0")
     assert given["TORCH_FR_DUMP_TEMP_FILE"] == "/runs/name/stamp/attempt-01/flight-recorder-"
+
+
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_only_a_worker_on_a_cpu_keeps_the_memory_that_it_has_freed(
+    monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    monkeypatch.setattr(layout, "count_gpus", lambda _: gpus)
+
+    given = worker_environment({}, RUN, HERE, Meeting("10.0.0.1", 23456, 1), Cluster())
+
+    assert ("GLIBC_TUNABLES" in given) == (gpus == 0)
 
 
 @pytest.mark.parametrize(
