@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.jobs.workplace import Workplace, ledger_lines
+from tests.jobs.workplace import Workplace, eventually, ledger_lines
 from tests.slurm.cluster import await_end, await_step, slurm
 
 pytestmark = pytest.mark.slurm
@@ -24,12 +24,19 @@ OPENING_SECONDS = 15
 def recorded_seconds(workplace: Workplace, job: str) -> tuple[int, int]:
     """How long all starts of a job waited and ran, by Slurm's accounting."""
     environment = {**workplace.environment, "SLURM_TIME_FORMAT": "%s"}
-    answer = slurm(
-        Workplace(workplace.project, environment),
-        "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
-        "--format=Submit,Start,End", f"--jobs={job}",
-    )  # fmt: skip
-    rows = [tuple(map(int, line.split("|"))) for line in answer.splitlines()]
+
+    def complete() -> list[tuple[int, ...]]:
+        answer = slurm(
+            Workplace(workplace.project, environment),
+            "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
+            "--format=Submit,Start,End", f"--jobs={job}",
+        )  # fmt: skip
+        # The state of a job that has ended may be there before its times.
+        cells = [line.split("|") for line in answer.splitlines()]
+        known = all(cell.isdigit() for row in cells for cell in row)
+        return [tuple(map(int, row)) for row in cells] if known else []
+
+    rows = eventually(f"job {job} has its times", complete)
     return sum(s - queued for queued, s, _ in rows), sum(end - s for _, s, end in rows)
 
 

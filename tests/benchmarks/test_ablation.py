@@ -1,0 +1,88 @@
+"""Each line of the table leaves out one technique whole, and nothing else."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks.ablation import TECHNIQUES, lines, load, small
+from configs import Recipe, load_recipe
+
+PAIRS = [("finetune.yaml", "finetune_fast.yaml"), ("scratch.yaml", "scratch_fast.yaml")]
+# What both recipes are made small by, and what no step depends on.
+OF_BOTH = {"data.resolution", "schedule.epochs", "optimizer.lr", "train.batch_size"}
+ASIDE = ("evaluate.", "checkpoint.", "logging.", "run.", "cluster.")
+
+
+@pytest.fixture(params=PAIRS, ids=lambda pair: pair[1])
+def sizes(request: pytest.FixtureRequest) -> Namespace:
+    return Namespace(
+        recipes=request.param, data_root="data", weights="w.pth", epochs=4, images=1600,
+        test_images=2000, batch_size=32, resolution=64, lr_times=2.0,
+    )  # fmt: skip
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    sections = recipe.model_dump(mode="json").items()
+    return {f"{name}.{key}": each for name, section in sections for key, each in section.items()}
+
+
+def differing(one: Recipe, other: Recipe) -> set[str]:
+    mine, theirs = values(one), values(other)
+    return {key for key, each in mine.items() if theirs[key] != each}
+
+
+def test_no_difference_of_the_recipes_is_left_out(sizes: Namespace) -> None:
+    one, other = (load_recipe(config, []).recipe for config in sizes.recipes)
+
+    found = {key for key in differing(one, other) if not key.startswith(ASIDE)}
+
+    assert found <= OF_BOTH.union(*TECHNIQUES.values())
+
+
+def test_each_line_differs_from_all_techniques_in_its_own_keys(sizes: Namespace) -> None:
+    first, fast, *without = lines(sizes).items()
+    whole = load(*fast[1])
+
+    assert (first[0], fast[0]) == sizes.recipes
+    assert len(without) >= 5
+    for name, line in without:
+        found = differing(load(*line), whole)
+        assert found
+        assert found <= set(TECHNIQUES[name.removeprefix("without ")])
+
+
+def test_a_small_recipe_keeps_its_shares_of_the_run(sizes: Namespace) -> None:
+    first, fast = (load(config, small(config, sizes)) for config in sizes.recipes)
+    whole = load_recipe(sizes.recipes[1], []).recipe
+    steps = whole.schedule.epochs * -(-50_000 // whole.train.batch_size)
+
+    assert [epoch / 4 for epoch in first.schedule.milestones] in ([0.75], [0.5, 0.75])
+    assert first.optimizer.lr == fast.optimizer.lr
+    assert fast.schedule.warmup_steps == round(200 * whole.schedule.warmup_steps / steps)
+    assert [share for share, _ in fast.schedule.resolution] == [
+        share for share, _ in whole.schedule.resolution
+    ]
+
+
+def test_runs_of_chosen_lines_are_compared_seed_by_seed(measure: Callable[..., Any]) -> None:
+    sizes = ["--epochs=1", "--images=16", "--test-images=8", "--batch-size=8", "--resolution=32"]
+
+    printed, found = measure(
+        "ablation",
+        "--recipes",
+        *PAIRS[0],
+        *sizes,
+        "--seeds=1",
+        "--only",
+        "without averaged weights",
+    )
+
+    fast, without = (found["results"][name] for name in (PAIRS[0][1], "without averaged weights"))
+    assert [each["runs"][0]["steps"] for each in (fast, without)] == [2, 2]
+    assert without["changed"]["train.ema_half_life"] is None
+    lost = without["runs"][0]["accuracy_top-1"] - fast["runs"][0]["accuracy_top-1"]
+    assert f"{lost:+.2f}" in printed
