@@ -1,4 +1,5 @@
 # make quickstart   a first result: installs what is locked, trains on digits, prints the outcome
+# make install      .venv with what is locked, and nothing else
 # make test         everything that must hold: make check, then the suite (Slurm included, where root)
 # make drill        killed 100 times, clusters of two releases, fuzzers, a bundle's whole way; two hours
 # make check        format, lint, types, shell scripts
@@ -12,7 +13,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.sbatch \
   slurm/torchrun.sbatch slurm/install.sh .ci/run
 
-.PHONY: quickstart test drill check templates lock clean
+.PHONY: install quickstart test drill check templates lock clean
+
+install: $(VENV)/installed
 
 quickstart: $(VENV)/installed
 	$(BIN)/python launch.py --config quickstart.yaml
