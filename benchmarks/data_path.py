@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data-root", type=Path, help="folder of the archive; without: digits")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 64, 128, 224])
-    parser.add_argument("--batch-size", type=int, default=32, help="the notes' recipe has 32")
+    parser.add_argument("--batch-size", type=int, default=32, help="finetune.yaml has 32")
     parser.add_argument("--workers", type=int, default=1, help="loading processes; 0: only without")
     parser.add_argument("--calls", type=int, default=4, help="batches in a row")
     parser.add_argument("--rounds", type=int, default=9)

@@ -8,7 +8,7 @@ others, for a further run:
 
     throughput     synthetic data, 224, 160 and 128 px, 256, 512 and 128 images: graph, eager, peers
     finetune_fast  time and accuracy over seeds
-    notes          finetune.yaml as it was run before, some steps, extrapolated
+    mmcls          finetune.yaml as MMClassification runs it, some steps, extrapolated
     finetune       finetune.yaml in this engine, one seed
     scratch_fast   time and accuracy, one seed
     compiled       torch.compile at 224 px, 256 images; this and the next only if they are asked for
@@ -33,12 +33,12 @@ from typing import Any
 from rich.console import Console
 
 PROJECT = Path(__file__).resolve().parents[1]
-FIRST = ("throughput", "finetune_fast", "notes", "finetune", "scratch_fast")
+FIRST = ("throughput", "finetune_fast", "mmcls", "finetune", "scratch_fast")
 # Seconds that a part may take where more are left; and how long it may take to end after that.
 LIMITS = {
     "throughput": 120.0,
     "finetune_fast": 170.0,
-    "notes": 40.0,
+    "mmcls": 40.0,
     "finetune": 220.0,
     "scratch_fast": 130.0,
     "compiled": 150.0,
@@ -75,7 +75,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     lines = {
         "throughput": f"{throughput} --data synthetic {sizes}",
         "finetune_fast": f"{run} {start} --config finetune_fast.yaml --seeds {seeds}",
-        "notes": f"notes_way {data} {steps}",
+        "mmcls": f"mmcls_way {data} {steps}",
         "finetune": f"{run} {start} --config finetune.yaml --seeds {args.seeds[0]}",
         "scratch_fast": f"{run} --config scratch_fast.yaml --target 95 --seeds {args.seeds[0]}",
         "compiled": f"{throughput} --data synthetic {one} --arms ours 'ours, compiled'",
@@ -130,8 +130,8 @@ def best(folder: Path) -> dict[str, Any]:
                     run.get("training_s_of_all_steps") for run in runs["runs"]
                 ]
             }
-    if "notes" in found:
-        told["the notes' way, extrapolated"] = found["notes"]["figures"]
+    if "mmcls" in found:
+        told["MMClassification's way, extrapolated"] = found["mmcls"]["figures"]
     return told
 
 

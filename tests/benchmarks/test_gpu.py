@@ -21,15 +21,15 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
-    done = run(tmp_path, "--parts", "notes", "finetune", "--seeds", "5")
+    done = run(tmp_path, "--parts", "mmcls", "finetune", "--seeds", "5")
 
     assert done.returncode == 0, [path.read_text() for path in tmp_path.glob("*.log")]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [part["ended"] for part in summary["parts"].values()] == [0, 0]
-    notes = json.loads((tmp_path / "notes.json").read_text())["figures"]
-    seconds = notes["epochs"] * (6250 * notes["step_ms"] + 1250 * notes["test_step_ms"]) / 1e3
-    assert abs(notes["extrapolated_s"] / seconds - 1) < 1e-3
-    assert summary["found"]["the notes' way, extrapolated"] == notes
+    mmcls = json.loads((tmp_path / "mmcls.json").read_text())["figures"]
+    seconds = mmcls["epochs"] * (6250 * mmcls["step_ms"] + 1250 * mmcls["test_step_ms"]) / 1e3
+    assert abs(mmcls["extrapolated_s"] / seconds - 1) < 1e-3
+    assert summary["found"]["MMClassification's way, extrapolated"] == mmcls
     assert summary["found"]["finetune.yaml"]["finished"] == 1
 
 

@@ -1,7 +1,7 @@
-"""How long the fine-tuning takes as it was run before this project: some steps of it, extrapolated.
+"""How long MMClassification's way of the fine-tuning takes: some steps of it, extrapolated.
 
-    python -m benchmarks.notes_way [--data-root DIR] [--steps 300] [--workers 2]
-        [--output benchmarks/results/notes_way.json]
+    python -m benchmarks.mmcls_way [--data-root DIR] [--steps 300] [--workers 2]
+        [--output benchmarks/results/mmcls_way.json]
 
 The settings of `finetune.yaml` in a plain loop, as MMClassification 0.x runs them: 32 images a step
 in float32, contiguous, two loading processes with transforms image by image, eager steps, the loss
@@ -104,11 +104,11 @@ def main() -> None:
         "extrapolated_s": round(epochs * (steps * step + tests * test), 1),
     }
     facts = record.on(device)
-    Console().print(f"the notes' way on {facts['device']}: {figures}")
+    Console().print(f"MMClassification's way on {facts['device']}: {figures}")
     if args.output:
         record.save(
             args.output,
-            "benchmarks.notes_way",
+            "benchmarks.mmcls_way",
             ("torch", "torchvision", "pillow"),
             **facts,
             measured_steps=args.steps,
