@@ -219,6 +219,9 @@ def choose_device(train: Train, local_rank: int) -> tuple[torch.device, str | No
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         try:
             torch.cuda.set_device(device)
+            # One stream for all that this process does, and not the default one, which no CUDA
+            # graph can hold: DDP binds its gradients to the stream that it is made in.
+            torch.cuda.set_stream(torch.cuda.Stream(device))
             torch.zeros(1, device=device)
         except RuntimeError as error:
             return cpu, f"has a GPU that fails ({str(error).splitlines()[0]})"

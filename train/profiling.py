@@ -73,7 +73,9 @@ class Tracer:
             # driver (as torch.profiler notes where it knows of a graph).
             os.environ.setdefault("TEARDOWN_CUPTI", "0")
         plan = schedule(wait=0, warmup=1, active=self.end - self.begin, repeat=1)
-        self._profile = profile(activities=activities, schedule=plan)
+        # Of one cycle the events are the same with and without `acc_events`, but without it torch
+        # 2.11 warns that it clears those of the cycle before.
+        self._profile = profile(activities=activities, schedule=plan, acc_events=True)
         self._profile.start()
 
     def _finish(self) -> None:

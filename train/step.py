@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from configs import Recipe
 from train.batches import Draw, TrainBatches
 from train.distributed import Ranks
+from train.errors import RequestError
 from train.loss import smoothed_cross_entropy
 from train.optim import set_learning_rate, tail_steps
 from train.state import TrainState
@@ -99,6 +100,9 @@ class Step:
             self.state.average.update(draw.step)
         self.stopwatch.lap("optimizer")
 
+    def close(self) -> None:
+        """Nothing: an eager step holds nothing that outlives it."""
+
     def set_learning_rate(self, step: int, lr: float) -> None:
         """Have `step` (from 0) taken with the learning rate `lr` by all that it trains."""
         total = self.batches.total_steps
@@ -114,8 +118,12 @@ class GraphedStep:
     with what the eager step does; where it differs, or nothing can be recorded, steps are eager.
 
     Args:
-        step: the step, on a GPU.
+        step: the step, on a GPU and in a stream that is not the default one.
         say: takes a sentence for the log.
+
+    Raises:
+        RequestError: of several ranks, one cannot record a step. DDP is then left in the middle of
+            it, so that no eager step can follow.
     """
 
     def __init__(self, step: Step, say: Callable[[str], None]) -> None:
@@ -150,6 +158,13 @@ class GraphedStep:
         self.stopwatch.lap("replay")
         self._step.state.interval.count(len(draw.indices))
 
+    def close(self) -> None:
+        """Let the graphs go: NCCL ends no process group that one of them still refers to."""
+        torch.cuda.synchronize()
+        for graph, _ in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+
     def _record(self, step: int, resolution: int) -> bool:
         """Record the graph of `resolution` and try it; the state is as before. Whether it holds."""
         began = time.perf_counter()
@@ -160,25 +175,33 @@ class GraphedStep:
         data_seconds = state.interval.data_seconds
         stopwatch, self._step.stopwatch = self._step.stopwatch, Stopwatch(ranks.device)
         before = [tensor.detach().clone() for tensor in state.tensors()]
-        problem = None
-        try:
-            eager = self._warm_up(inputs, resolution, before)
-            graph = self._capture(inputs, resolution)
+        graph, eager = torch.cuda.CUDAGraph(), list[Tensor]()
+
+        def record() -> None:
+            eager.append(self._warm_up(inputs, resolution, before))
+            self._capture(graph, inputs, resolution)
+
+        def replay() -> str | None:
             restore(state.tensors(), before)
             graph.replay()
-            replayed = self._moved(before)
-            difference = float((eager - replayed).norm() / eager.norm())
-            if not difference <= TOLERANCE:  # not a number, too
-                problem = f"its step differs from the eager one by {difference:.1%}"
-        except RuntimeError as error:
-            problem = str(error).splitlines()[0]
+            difference = float((eager[0] - self._moved(before)).norm() / eager[0].norm())
+            if difference <= TOLERANCE:  # which no NaN is
+                return None
+            return f"its step differs from the eager one by {difference:.1%}"
+
+        problem = self._problem_of_any(record)
+        if problem and ranks.world_size > 1:
+            raise RequestError(
+                f"no CUDA graph can be recorded: {problem}: set train.cuda_graph to false"
+            )
+        # Not before all have one: a replayed all-reduce waits for the others without end.
+        problem = problem or self._problem_of_any(replay)
         restore(state.tensors(), before)
         state.interval.data_seconds = data_seconds
         parts, self._step.stopwatch = self._step.stopwatch.read(), stopwatch
         state.optimizer.zero_grad(set_to_none=True)
-        problems = [found for found in ranks.gather_objects(problem) if found]
-        if problems:
-            self._say(f"warning: steps are eager, for no CUDA graph can be recorded: {problems[0]}")
+        if problem:
+            self._say(f"warning: steps are eager, for no CUDA graph can be recorded: {problem}")
             return False
         self._graphs[resolution] = (graph, inputs)
         seconds = time.perf_counter() - began
@@ -188,33 +211,40 @@ class GraphedStep:
         )
         return True
 
+    def _problem_of_any(self, work: Callable[[], str | None]) -> str | None:
+        """Do `work` on all ranks; the problem that the first of those that have one has."""
+        try:
+            problem = work()
+        except RuntimeError as error:
+            problem = str(error).splitlines()[0]
+        return next(filter(None, self._step.ranks.gather_objects(problem)), None)
+
     def _warm_up(self, inputs: Draw, resolution: int, before: list[Tensor]) -> Tensor:
         """Let every library choose its kernels; what the first of these steps did to the weights.
 
-        On a stream of its own, as recording demands of whatever ran before it.
+        In the stream that the graph is recorded in, as recording demands of whatever ran before it.
         """
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._step.run(inputs, resolution)
+        moved = self._moved(before)
+        for left in reversed(range(WARM_UP_STEPS - 1)):
+            if left == TIMED_STEPS - 1:
+                self.stopwatch.start()
             self._step.run(inputs, resolution)
-            moved = self._moved(before)
-            for left in reversed(range(WARM_UP_STEPS - 1)):
-                if left == TIMED_STEPS - 1:
-                    self.stopwatch.start()
-                self._step.run(inputs, resolution)
-            self.stopwatch.stop()  # for nothing may be timed while a graph is recorded
-        torch.cuda.current_stream().wait_stream(stream)
+        self.stopwatch.stop()  # for nothing may be timed while a graph is recorded
         return moved
 
-    def _capture(self, inputs: Draw, resolution: int) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
+    def _capture(self, graph: torch.cuda.CUDAGraph, inputs: Draw, resolution: int) -> None:
         # Graphs never run at the same time and keep nothing for each other, so they share memory.
         pool = next((other.pool() for other, _ in self._graphs.values()), None)
         self._step.state.optimizer.zero_grad(set_to_none=True)
         # Of this thread alone: NCCL and the saver call the driver from theirs meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            graph,
+            pool=pool,
+            stream=torch.cuda.current_stream(),
+            capture_error_mode="thread_local",
+        ):
             self._step.run(inputs, resolution)
-        return graph
 
     def _moved(self, before: list[Tensor]) -> Tensor:
         """How far every weight is from where it was: float32 (n,)."""

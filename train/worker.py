@@ -69,6 +69,7 @@ def run(run_dir: Path, stop: StopFlag) -> bool:
             seconds = session.state.seconds
             seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - began
             scores = fit(session)
+            session.take_step.close()
             if session.tracer:
                 session.tracer.close()
             session.journal.say(f"time: {run_text(seconds)}")

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,18 @@ def place_of(rank: int, world_size: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
         **ONE_THREAD,
     }
+
+
+@pytest.fixture(autouse=True)
+def stream(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU, a stream that is not the default one, as `choose_device` sets it."""
+    if request.node.get_closest_marker("gpu") is None:
+        yield
+        return
+    import torch
+
+    with torch.cuda.stream(torch.cuda.Stream() if torch.cuda.is_available() else None):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +18,18 @@ from train.worker import make_state
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 0, 1, 1, CPU)
+
+
+@contextlib.contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Whatever makes the host wait for the GPU in the body of the with is an error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def first_step(recipe: Recipe, ranks: Ranks = ALONE) -> Step:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from configs.schema import Data
+from tests.train.steps import waiting_refused
 from train.dataset import load_dataset
 from train.images import channels, crop, flip, resize, to_input
 
@@ -119,11 +120,8 @@ def test_mean_and_std_are_copied_to_a_device_once(monkeypatch: pytest.MonkeyPatc
 def test_gpu_makes_a_batch_without_waiting_and_within_one_grey_level(photos: Tensor) -> None:
     data, on_gpu = Data(resolution=224, **RAW), photos.cuda()
     to_input(on_gpu, data, data.resolution)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_refused():
         ours = to_input(on_gpu, data, data.resolution)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
     difference = ours.permute(0, 2, 3, 1).cpu().numpy() - pillow(photos, 224)
     assert np.abs(difference).max() <= 1.0 + 1e-3

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import Data
+from tests.train.steps import waiting_refused
 from tests.train.test_batches import MIXED, batches
 from train.batches import TrainBatches, derive_seed
 from train.cache import Split
@@ -194,11 +195,8 @@ def test_gpu_mixes_a_batch_without_waiting() -> None:
     source.split = Split(source.split.images.to(device), source.split.labels.to(device))
     draw = source.share(0).to(device)
     source.render(draw, 32)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_refused():
         found = source.render(draw, 32)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
     for mine, theirs in zip(found, expected, strict=True):
         assert torch.allclose(mine.cpu(), theirs, atol=1e-4)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.schema import Data, Model, Optimizer, Recipe, Run, Schedule, Train
+from tests.train.steps import waiting_refused
 from train.batches import TrainBatches
 from train.cache import Split
 from train.compilation import compile_model
@@ -174,6 +175,7 @@ def test_recorded_steps_reduce_with_nccl(gpu: torch.device, nccl: None) -> None:
 
     for number in range(4):
         graphed(number, 0.01)
+    graphed.close()
 
     assert said[0].startswith("steps of 64 px: one CUDA graph"), said
 
@@ -187,13 +189,10 @@ def test_no_step_waits_for_the_gpu(gpu: torch.device) -> None:
     for each in (eager, graphed):
         for number in range(2):
             each(number, 0.01)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_refused():
         for each in (eager, graphed):
             for number in range(2, 6):
                 each(number, 0.01)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from torch import nn
 
 from configs.schema import Recipe
 from tests.train.runs import board, changed, results, rows
+from tests.train.steps import waiting_refused
 from tests.train.test_step import step_on
 from train.step import make_step
 from train.stopwatch import Stopwatch, run_text, step_text
@@ -58,15 +59,12 @@ def test_nothing_is_marked_while_it_is_stopped() -> None:
 def test_a_gpu_is_timed_by_its_own_clock_without_waiting() -> None:
     stopwatch, values = Stopwatch(torch.device("cuda")), torch.rand(4096, 4096, device="cuda")
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_refused():
         stopwatch.start()
         for _ in range(50):
             values @ values
         stopwatch.lap("forward_backward")
         assert stopwatch.read() == {}
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
 
     assert stopwatch.read()["forward_backward"] > 0.01
