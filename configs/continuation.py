@@ -19,10 +19,11 @@ ELSEWHERE = {
     "train": {"micro_batch_size", "device", "precision", "deterministic", "compile", "cuda_graph"},
 }
 LENGTH = ("schedule.epochs", "train.max_steps")
-# What may change at any time: no step depends on it.
+# What may change at any time: no step depends on it. (A graph's steps are eager ones up to
+# rounding, and where none can be recorded, turning it off must not cost the run.)
 FREE = (
     *("cluster", "evaluate", "checkpoint", "logging"),
-    *("run.notes", "data.root", "data.local_copy"),
+    *("run.notes", "data.root", "data.local_copy", "train.cuda_graph"),
 )
 WHY = {
     "run": "its folder is named so",

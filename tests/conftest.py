@@ -28,8 +28,9 @@ os.environ.update(KEEP_MEMORY)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, and those that wait for a cluster spread among those that compute.
 
-    So no process is left with a long one at the end, and the cores are busy all the time. Fixtures
-    that are dear have the scope of the session, for no module's tests stay together.
+    So no process is left with a long one at the end, where a tenth of the others is kept for, and
+    the cores are busy all the time. Fixtures that are dear have the scope of the session, for no
+    module's tests stay together.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable
     waiting = [item for item in items if item.get_closest_marker("slurm")]
@@ -37,7 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = [item for item in computing if item.get_closest_marker("slow")]
     # While one slow test computes, three others are waited for.
     early = 3 * len(slow)
-    items[:] = spread(slow, waiting[:early]) + spread(computing[len(slow) :], waiting[early:])
+    short = computing[len(slow) :]
+    among = len(short) - len(short) // 10
+    items[:] = spread(slow, waiting[:early]) + spread(short[:among], waiting[early:])
+    items += short[among:]
 
 
 def spread(*groups: list[pytest.Item]) -> list[pytest.Item]:

@@ -129,6 +129,13 @@ def test_what_steps_follow_from_never_changes(changed: Recipe, key: str, reason:
     assert reason in refused[key]
 
 
+def test_a_graph_that_cannot_be_recorded_may_be_turned_off_in_the_run_itself() -> None:
+    before, now = Recipe(), Recipe(train=Train(cuda_graph=False))
+
+    assert changes(before, now) == []
+    assert objections(shaping(before), shaping(now), Taken(10, 1)) == {}
+
+
 def test_a_local_copy_may_come_or_go_at_any_time_and_another_archive_may_not() -> None:
     copied, other = Data(local_copy=True), Data(archive="cifar-100-python.tar.gz")
 

@@ -49,6 +49,18 @@ def leave_together():
         time.sleep(0.05)
 
 
+def end_together(attempt):
+    """Nobody ends before all have begun, as in train/, where they wait for each other first."""
+
+    def begun():
+        logs = (RUN / f"attempt-{attempt:02d}").glob("rank-*.log")
+        return sum(log.stat().st_size > 0 for log in logs)
+
+    late = time.monotonic() + 20
+    while 0 < begun() < int(os.environ["WORLD_SIZE"]) and time.monotonic() < late:
+        time.sleep(0.05)
+
+
 def main():
     ledger = RUN / "attempts.jsonl"
     attempt = json.loads(ledger.read_text().splitlines()[-1])["attempt"] if ledger.exists() else 1
@@ -83,6 +95,7 @@ def main():
             leave_together()
             print(f"stopped by {signal.Signals(stopped_by[0]).name} after step {step}")
             return 75
+    end_together(attempt)
     scores = {"accuracy_top-1": 90.5, "accuracy_top-5": 99.5}
     write_metrics(attempt, STEPS, mode="val", **scores)
     if RANK == 0:
