@@ -23,7 +23,7 @@ DUMP_SECONDS = 3.0
 _LIBC = ctypes.CDLL(None)
 
 # glibc gives big pieces of memory back to the system at each step and has them cleared again at the
-# next. A worker that keeps them, in huge pages, takes 7 to 10 % less time for a step on a CPU
+# next. A worker that keeps them, in huge pages, takes 8 to 11 % less time for a step on a CPU
 # (docs/performance.md). The names: GNU C Library manual, "Memory Allocation Tunables".
 KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
