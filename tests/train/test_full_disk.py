@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,17 +108,24 @@ def test_a_trace_that_cannot_be_written_is_a_warning_and_training_goes_on(
 
 
 class FillsDisk:
-    """A stop flag, looked at before every step, that fills the disk at one and clears it later."""
+    """A stop flag, looked at before every step, that fills the disk at one and clears it later.
 
-    def __init__(self, folder: Path, at: int, until: float) -> None:
-        self.filler = folder / "filler"
-        self.at, self.until = at, until
+    Not before `saved` checkpoints are complete, which are written while training goes on.
+    """
+
+    def __init__(self, folder: Path, at: int, until: float, saved: int) -> None:
+        self.folder, self.filler = folder, folder / "filler"
+        self.at, self.until, self.saved = at, until, saved
         self.looks = 0
 
     @property
     def is_set(self) -> bool:
         self.looks += 1
         if self.looks == self.at:
+            patience = time.monotonic() + 60
+            while len(checkpoint.manifests(self.folder / "checkpoints")) < self.saved:
+                assert time.monotonic() < patience
+                time.sleep(0.05)
             with self.filler.open("wb", buffering=0) as file:
                 for size in (2**20, 1):
                     try:
@@ -130,12 +138,12 @@ class FillsDisk:
         return False
 
 
-def _train(_rank: int, run_dir: Path, at: int, until: float) -> str:
+def _train(_rank: int, run_dir: Path, at: int, until: float, saved: int) -> str:
     from train.errors import RequestError
     from train.worker import run
 
     try:
-        return str(run(run_dir, FillsDisk(run_dir, at, until)))
+        return str(run(run_dir, FillsDisk(run_dir, at, until, saved)))
     except RequestError as error:
         return str(error)
 
@@ -152,7 +160,7 @@ def test_lines_that_a_full_disk_refused_are_written_when_there_is_room(
     run_dir = small_disk("disk", 700)
     shutil.copy(whole / "config.yaml", run_dir)
 
-    assert in_processes(workers, 1, _train, run_dir, 2, 6) == ["True"]
+    assert in_processes(workers, 1, _train, run_dir, 2, 6, 0) == ["True"]
     assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
     assert without_timings(run_dir) == without_timings(whole)
     for reader in (board, shown_by_data_server):
@@ -173,7 +181,7 @@ def test_results_that_cannot_be_written_are_told_and_made_when_resumed(
     run_dir = small_disk("disk", 700)
     shutil.copy(make_run(recipe) / "config.yaml", run_dir)
     # Full from the last but one step of the second epoch on: only the first one's state is there.
-    [words] = in_processes(workers, 1, _train, run_dir, 6, math.inf)
+    [words] = in_processes(workers, 1, _train, run_dir, 6, math.inf, 1)
     assert words.startswith("training has ended, but the results cannot be written to ")
     assert "Make room and resume the run" in words
     assert [m.step for m in checkpoint.manifests(run_dir / "checkpoints")] == [3]
