@@ -17,7 +17,7 @@ from tests.slurm.cluster import await_end, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.real]
 
-STEPS = 50
+STEPS = 30
 SETTINGS = {
     "cluster.nodes": 2,
     "cluster.gpus_per_node": 2,
@@ -26,9 +26,7 @@ SETTINGS = {
     "data.test_images": 500,
     "data.resolution": 64,
     "train.max_steps": STEPS,
-    "optimizer.lr": 0.005,
-    "schedule.warmup_steps": 20,
-    "logging.every_steps": 20,
+    "logging.every_steps": 10,
 }
 
 
