@@ -2,13 +2,15 @@
 
     python -m benchmarks.ablation --recipes finetune.yaml finetune_fast.yaml [--data-root DIR]
         [--weights FILE] [--epochs 4] [--images 1600] [--batch-size 32] [--resolution 64]
-        [--lr-times 2] [--seeds 1 2 3] [--at-once 2] [--output benchmarks/results/ablation.json]
+        [--lr-times 1] [--seeds 1 2 3] [--at-once 2] [--without TECHNIQUE ...]
+        [--output benchmarks/results/ablation.json]
 
 The first recipe is the one to be at least as good as. Both are made small in the same way: the same
 images, epochs and batch; learning rates in proportion to the batch, times what is asked for; what a
 schedule counts in epochs, steps or pixels at the same share of the run and of the resolution. So
 each technique acts as it does in the recipe, for as long a part of a shorter run. Each run is the
 real worker from start to finish, scored after its last step, on all test images or so many of them.
+A technique that suits no run so small can be left out of every line; one line more then has it.
 """
 
 from __future__ import annotations
@@ -101,17 +103,35 @@ def value(recipe: Recipe, key: str) -> Any:
 
 
 def lines(args: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:
-    """A recipe's file and its changed keys for each line of the table."""
+    """A recipe's file and its changed keys for each line of the table.
+
+    Raises:
+        SystemExit: a technique is to be left out that the fast recipe has not.
+    """
     first, fast = args.recipes
     of_first, of_fast = small(first, args), small(fast, args)
     with_all = load(fast, of_fast)
     without_any = load(first, of_first)
-    found = {first: (first, of_first), fast: (fast, of_fast)}
-    for name, keys in TECHNIQUES.items():
-        old = {key: value(without_any, key) for key in keys}
-        if any(value(with_all, key) != old[key] for key in keys):
-            found[f"without {name}"] = (fast, of_fast | old)
-    return found
+    used = {
+        name: old
+        for name, keys in TECHNIQUES.items()
+        if (old := {key: value(without_any, key) for key in keys})
+        != {key: value(with_all, key) for key in keys}
+    }
+    for name in args.without:
+        if name not in used:
+            raise SystemExit(f"error: --without {name!r}: {fast} has it no more than {first}")
+    left_out = {key: old for name in args.without for key, old in used.pop(name).items()}
+    of_all = of_fast | left_out
+    return {
+        first: (first, of_first),
+        fast: (fast, of_all),
+        **{f"without {name}": (fast, of_all | old) for name, old in used.items()},
+        **{
+            f"with {name}": (fast, of_all | {key: value(with_all, key) for key in TECHNIQUES[name]})
+            for name in args.without
+        },
+    }
 
 
 def told(changed: dict[str, Any]) -> dict[str, Any]:
@@ -120,8 +140,8 @@ def told(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_of(results: dict[str, dict[str, Any]], fast: str, title: str) -> Table:
-    """A line each, with what it loses against the whole fast recipe, seed by seed."""
-    table = Table("recipe", "top-1 %", "against all techniques", title=title)
+    """A line each, with how it differs from the line of the fast recipe, seed by seed."""
+    table = Table("recipe", "top-1 %", f"against {fast}", title=title)
     whole = by_seed(results[fast])
     for name, found in results.items():
         own = by_seed(found)
@@ -152,9 +172,10 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--lr-times", type=float, default=2.0, help="short runs bear more")
+    parser.add_argument("--lr-times", type=float, default=1.0, help="of each recipe's own rate")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", help="lines, by their names")
+    parser.add_argument("--without", nargs="+", default=[], choices=TECHNIQUES, metavar="TECHNIQUE")
     parser.add_argument("--at-once", type=int, default=1, help="runs at a time")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()

@@ -21,7 +21,7 @@ ASIDE = ("evaluate.", "checkpoint.", "logging.", "run.", "cluster.")
 def sizes(request: pytest.FixtureRequest) -> Namespace:
     return Namespace(
         recipes=request.param, data_root="data", weights="w.pth", epochs=4, images=1600,
-        test_images=2000, batch_size=32, resolution=64, lr_times=2.0,
+        test_images=2000, batch_size=32, resolution=64, lr_times=2.0, without=[],
     )  # fmt: skip
 
 
@@ -53,6 +53,23 @@ def test_each_line_differs_from_all_techniques_in_its_own_keys(sizes: Namespace)
         found = differing(load(*line), whole)
         assert found
         assert found <= set(TECHNIQUES[name.removeprefix("without ")])
+
+
+def test_a_technique_left_out_of_every_line_has_a_line_of_its_own(sizes: Namespace) -> None:
+    name = "averaged weights"
+    before = lines(sizes)
+    sizes.without = [name]
+    after = lines(sizes)
+
+    assert before.keys() - after.keys() == {f"without {name}"}
+    assert after.keys() - before.keys() == {f"with {name}"}
+    for line in after.keys() - {sizes.recipes[0], f"with {name}"}:
+        assert differing(load(*after[line]), load(*before[line])) == {"train.ema_half_life"}
+    assert load(*after[f"with {name}"]) == load(*before[sizes.recipes[1]])
+
+    sizes.without = [next(name for name in TECHNIQUES if f"without {name}" not in before)]
+    with pytest.raises(SystemExit, match=r"_fast\.yaml has it no more than"):
+        lines(sizes)
 
 
 def test_a_small_recipe_keeps_its_shares_of_the_run(sizes: Namespace) -> None:
