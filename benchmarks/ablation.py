@@ -180,11 +180,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
 
+    known = lines(args)
+    for name in args.only or []:
+        if name not in known:
+            parser.error(f"--only {name!r} is no line: {', '.join(map(repr, known))}")
     chosen = {
         name: line
-        for name, line in lines(args).items()
+        for name, line in known.items()
         if name in (args.only or [name]) or name == args.recipes[1]
     }
+    weights = record.file_of(args.weights)
     results: dict[str, dict[str, Any]] = {
         name: {"changed": told(changed), "runs": []} for name, (_, changed) in chosen.items()
     }
@@ -211,7 +216,7 @@ def main() -> None:
             if args.output:
                 record.save(
                     args.output, "benchmarks.ablation", ("torch", "torchvision"), **facts,
-                    weights=args.weights and args.weights.name, results=results,
+                    weights=weights, results=results,
                 )  # fmt: skip
     Console().print(table_of(results, args.recipes[1], facts["device"]))
 

@@ -33,7 +33,7 @@ from benchmarks.timing import in_turn, ratio, seconds_per_call
 from configs.schema import Data
 from train.batches import TrainBatches
 from train.cache import Split
-from train.images import crop, flip, resize
+from train.images import resize
 
 CPU = torch.device("cpu")
 STAGES = ("uint8", "float32")
@@ -54,8 +54,7 @@ class Batched:
         draw = self.batches.share(self.step)
         if self.stage == "float32":
             return self.batches.render(draw, self.resolution)[0]
-        images, padding = self.batches.split.images[draw.indices], self.batches.data.crop_padding
-        images = flip(crop(images, draw.offsets, padding), draw.flips)
+        images = self.batches.view(draw.indices, draw.offsets, draw.flips)
         return resize(images.permute(0, 3, 1, 2), self.resolution)
 
 

@@ -7,12 +7,12 @@ first; each writes its file as it goes, so that a cut-off leaves what was done. 
 others, for a further run:
 
     throughput     synthetic data, 224, 160 and 128 px, 256, 512 and 128 images: graph, eager, peers
+    compiled       torch.compile at 224 px, 256 and 512 images, the likeliest to reach the goal
     finetune_fast  time and accuracy over seeds
     mmcls          finetune.yaml as MMClassification runs it, some steps, extrapolated
     finetune       finetune.yaml in this engine, one seed
     scratch_fast   time and accuracy, one seed
-    compiled       torch.compile at 224 px, 256 images; this and the next only if they are asked for
-    real           throughput with images being loaded
+    real           throughput with images being loaded; this and the next only if asked for
     data_path      what an image costs a core
     checkpoint     pause and write time
 
@@ -22,8 +22,11 @@ others, for a further run:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -33,21 +36,22 @@ from typing import Any
 from rich.console import Console
 
 PROJECT = Path(__file__).resolve().parents[1]
-FIRST = ("throughput", "finetune_fast", "mmcls", "finetune", "scratch_fast")
+FIRST = ("throughput", "compiled", "finetune_fast", "mmcls", "finetune", "scratch_fast")
 # Seconds that a part may take where more are left; and how long it may take to end after that.
 LIMITS = {
-    "throughput": 120.0,
-    "finetune_fast": 170.0,
+    "throughput": 110.0,
+    "compiled": 80.0,
+    "finetune_fast": 150.0,
     "mmcls": 40.0,
-    "finetune": 220.0,
+    "finetune": 180.0,
     "scratch_fast": 130.0,
-    "compiled": 150.0,
     "real": 120.0,
     "data_path": 60.0,
     "checkpoint": 60.0,
 }
 SECONDS_TO_END = 20.0
 LEAST_SECONDS = 20.0
+FIGURES = ("images_per_second", "percent_of_limit", "seconds_over_ours", "remark")
 NO_WEIGHTS = "--set=model.weights=null"
 SMALL_STEP = "--set=train.batch_size=8 --set=data.resolution=32 --set=schedule.resolution=[]"
 SMALL_RUN = (
@@ -59,7 +63,7 @@ SMALL_RUN = (
 def commands(args: argparse.Namespace) -> dict[str, list[str]]:
     """The module and arguments of each part, without the file that it writes."""
     data = f"--data-root={shlex.quote(str(args.data_root))}" if args.data_root else ""
-    one = "--resolutions 224 --batch-sizes 256 --rounds 3"
+    one = "--resolutions 224 --batch-sizes 256 512 --rounds 3"
     sizes = "--resolutions 224 160 128 --batch-sizes 256 512 128 --rounds 3"
     seeds = " ".join(map(str, args.seeds))
     paths, saves, steps, small_run = "", "", "", ""
@@ -95,17 +99,18 @@ def run_part(name: str, command: list[str], folder: Path, limit: float) -> dict[
         full += ["--limit-s", str(round(limit))]
     began = time.monotonic()
     with (folder / f"{name}.log").open("w") as log:
+        part = subprocess.Popen(
+            full, cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        code: int | str
         try:
-            code: int | str = subprocess.run(
-                full,
-                cwd=PROJECT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=limit + SECONDS_TO_END,
-                check=False,
-            ).returncode
+            code = part.wait(timeout=limit + SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             code = "cut off"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(part.pid, signal.SIGKILL)  # its workers, too: the next wants the GPU
+            part.wait()
     return {"ended": code, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -116,22 +121,29 @@ def best(folder: Path) -> dict[str, Any]:
         if path.stem in LIMITS:
             found[path.stem] = json.loads(path.read_text())
     told: dict[str, Any] = {}
-    for result in found.get("throughput", {}).get("results", []):
-        size = f"{result['resolution']} px, {result['batch_size']} images"
-        told[size] = {
-            name: [row["images_per_second"], row.get("percent_of_limit"), row["seconds_over_ours"]]
-            for name, row in result["rivals"].items()
-            if "images_per_second" in row
-        }
+    for part in ("throughput", "compiled", "real"):
+        for result in found.get(part, {}).get("results", []):
+            size = f"{part}: {result['resolution']} px, {result['batch_size']} images"
+            told[size] = {
+                name: {key: row[key] for key in FIGURES if key in row}
+                for name, row in result["rivals"].items()
+            }
+        if found.get(part, {}).get("not_measured"):
+            told[f"{part}, not measured"] = found[part]["not_measured"]
     for part in ("finetune_fast", "finetune", "scratch_fast"):
         for config, runs in found.get(part, {}).get("recipes", {}).items():
+            taken = [run["seed"] for run in runs["runs"]]
             told[config] = runs["summary"] | {
                 "training_s_of_all_steps": [
                     run.get("training_s_of_all_steps") for run in runs["runs"]
-                ]
+                ],
+                "seeds_not_begun": [seed for seed in found[part]["seeds"] if seed not in taken],
             }
     if "mmcls" in found:
         told["MMClassification's way, extrapolated"] = found["mmcls"]["figures"]
+    for part, key in (("data_path", "results"), ("checkpoint", "times")):
+        if part in found:
+            told[part] = found[part][key]
     return told
 
 
@@ -146,6 +158,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=560, help="for all parts together")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
     args = parser.parse_args()
+    if not (args.small or (args.data_root and args.weights)):
+        parser.error("--data-root and --weights are needed, but with --small")
 
     args.output.mkdir(parents=True, exist_ok=True)
     folder = args.output.resolve()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -35,14 +36,20 @@ def steps_of(size: str) -> list[str]:
     return [f"data.resolution={resolution}", f"train.batch_size={images}", "train.device=cpu"]
 
 
-def time_a_step(size: str, steps: int, data_root: Path | None) -> float:
-    """Seconds of one step in this process, two having come before."""
+def time_a_step(size: str, steps: int, data_root: Path | None) -> tuple[float, float]:
+    """Seconds and page faults of one step in this process, two having come before."""
     torch.set_num_threads(1)
     with ours.our_step(ours.make_recipe("finetune.yaml", steps_of(size), data_root)) as step:
-        return seconds_per_call(step, steps, CPU, warm_up=2)
+        seconds_per_call(step, 2, CPU, warm_up=0)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        seconds = seconds_per_call(step, steps, CPU, warm_up=0)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return seconds, faults / steps
 
 
-def in_process(size: str, variables: dict[str, str], args: argparse.Namespace) -> float:
+def in_process(
+    size: str, variables: dict[str, str], args: argparse.Namespace
+) -> tuple[float, float]:
     """The same in a new process with `variables`, and without them where there are none."""
     environment = {name: each for name, each in os.environ.items() if name not in KEEP_MEMORY}
     command = [sys.executable, "-m", "benchmarks.kept_memory", "--steps", str(args.steps)]
@@ -51,12 +58,21 @@ def in_process(size: str, variables: dict[str, str], args: argparse.Namespace) -
     done = subprocess.run(
         command, env=environment | variables, stdout=subprocess.PIPE, text=True, check=True
     )
-    return float(done.stdout.split()[-1])
+    seconds, faults = map(float, done.stdout.split()[-2:])
+    return seconds, faults
 
 
-def arm(size: str, variables: dict[str, str], args: argparse.Namespace) -> Callable[[], float]:
-    """`in_process`, to be called."""
-    return lambda: in_process(size, variables, args)
+def arm(
+    size: str, variables: dict[str, str], args: argparse.Namespace, faults: list[float]
+) -> Callable[[], float]:
+    """The seconds of `in_process`, to be called; its page faults go into `faults`."""
+
+    def call() -> float:
+        seconds, found = in_process(size, variables, args)
+        faults.append(found)
+        return seconds
+
+    return call
 
 
 def main() -> None:
@@ -72,19 +88,30 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     if args.alone:
-        print(time_a_step(args.sizes[0], args.steps, args.data_root))
+        print(*time_a_step(args.sizes[0], args.steps, args.data_root))
         return
 
     results: list[dict[str, Any]] = []
     facts = record.on(CPU) | {"threads": 1}
-    table = Table("px x images", "given back, ms", "kept, ms", "of that", title=facts["device"])
+    columns = ("px x images", "given back, ms", "kept, ms", "of that", "page faults a step")
+    table = Table(*columns, title=facts["device"])
     for size in args.sizes:
-        arms = {"given back": arm(size, {}, args), "kept": arm(size, dict(KEEP_MEMORY), args)}
+        faults: dict[str, list[float]] = {"given back": [], "kept": []}
+        ways = {"given back": {}, "kept": dict(KEEP_MEMORY)}
+        arms = {name: arm(size, given, args, faults[name]) for name, given in ways.items()}
         seconds = in_turn(arms, args.rounds)
         share = ratio(seconds["kept"], seconds["given back"])
         medians = [1e3 * statistics.median(taken) for taken in seconds.values()]
-        table.add_row(size, *(f"{each:.0f}" for each in medians), str(share))
-        results.append({"size": size, "seconds": seconds, "kept_over_given_back": vars(share)})
+        shown = " to ".join(f"{statistics.median(found):,.0f}" for found in faults.values())
+        table.add_row(size, *(f"{each:.0f}" for each in medians), str(share), shown)
+        results.append(
+            {
+                "size": size,
+                "seconds": seconds,
+                "kept_over_given_back": vars(share),
+                "page_faults_a_step": faults,
+            }
+        )
     Console().print(table)
     if args.output:
         record.save(args.output, "benchmarks.kept_memory", ("torch",), **facts, results=results)

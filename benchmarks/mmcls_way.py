@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
@@ -24,18 +22,12 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks import record
-from benchmarks.data_path import loader
+from benchmarks.data_path import endless, loader
 from benchmarks.pictures import training_images
 from benchmarks.timing import wait_for
 from configs import load_recipe
 
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
-
-
-def endless(batches: Any) -> Iterator[Any]:
-    """Batches, epoch after epoch."""
-    while True:
-        yield from batches
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -15,9 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+# Of the environment, what a figure of torch on a CPU depends on.
+VARIABLES = ("OMP_NUM_THREADS", "GLIBC_TUNABLES")
+
 
 def save(path: Path, module: str, packages: Iterable[str], **figures: object) -> None:
     """Write a JSON file that names the command, date, machine and versions behind `figures`.
+
+    It is replaced whole: who ends a benchmark in the middle of it finds the figures before these.
 
     Args:
         path: the file, replaced.
@@ -26,13 +33,24 @@ def save(path: Path, module: str, packages: Iterable[str], **figures: object) ->
         figures: its settings and what it measured, with the unit in the key.
     """
     report = {
-        "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "python": platform.python_version(),
         "versions": {package: version_of(package) for package in packages},
     }
-    path.write_text(json.dumps(report | figures, indent=2) + "\n")
+    half = path.with_name(f"{path.name}.part")
+    half.write_text(json.dumps(report | figures, indent=2) + "\n")
+    half.replace(path)
+
+
+def file_of(path: Path | None) -> dict[str, str] | None:
+    """What tells a file from others of its name, in another place."""
+    if path is None:
+        return None
+    with path.open("rb") as content:
+        return {"name": path.name, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
 
 
 def version_of(package: str) -> str:

@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -31,15 +30,9 @@ from rich.table import Table
 
 from benchmarks import record
 from benchmarks.pictures import digits_root
+from benchmarks.place import environment, free_port
 from benchmarks.scaling_model import LINKS, Assumptions, predict, table_of
 from benchmarks.timing import in_turn, ratio
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve(pipe: Connection, place: dict[str, str], overrides: list[str], data_root: Path) -> None:
@@ -83,10 +76,7 @@ class Group:
         for rank in range(size):
             place = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
             if size > 1:
-                names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-                values = (rank, rank, size, size)
-                place |= {name: str(value) for name, value in zip(names, values, strict=True)}
-                place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                place |= environment(rank, size, port)
             elif gpu is not None:
                 place["CUDA_VISIBLE_DEVICES"] = str(gpu)
             mine, theirs = context.Pipe()
@@ -116,6 +106,7 @@ class Group:
                 pipe.send(0)
         for process in self.processes:
             process.join(timeout=60)
+            process.kill()  # of no effect on one that has ended
 
 
 def seconds_an_image(groups: list[Group], steps: int) -> float:

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.place import environment, free_port
 from benchmarks.record import save
 from configs import dump_recipe
 from configs.archives import ARCHIVE_NAME
@@ -52,20 +52,6 @@ def recipe(root: Path, resolution: int, batch_size: int, epochs: int) -> Recipe:
         checkpoint=Checkpoint(every_epochs=1),
         logging=Logging(every_steps=1),
     )
-
-
-def environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """Torchrun's variables of one worker."""
-    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return names | {name: str(value) for name, value in values.items()}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def timed(work: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
@@ -139,6 +125,10 @@ def way_out(run_dir: Path, ranks: int) -> float:
         ]
         metrics = run_dir / "metrics.jsonl"
         while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
+            if any(worker.poll() is not None for worker in workers):
+                for worker in workers:
+                    worker.kill()
+                raise SystemExit((run_dir / "output.log").read_text())
             time.sleep(0.05)
         began = time.perf_counter()
         workers[0].send_signal(signal.SIGTERM)

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks import ours, peers, record
 from benchmarks.pictures import training_images
-from benchmarks.timing import in_turn, ratio, seconds_per_call, wait_for
+from benchmarks.timing import Ratio, in_turn, ratio, seconds_per_call, wait_for
 from configs import Recipe
 from train.cache import Split
 from train.roofline import images_per_second_at_roofline
@@ -107,7 +107,8 @@ def measure(
     data: str, resolution: int, batch_size: int, args: argparse.Namespace, images: Split
 ) -> dict[str, Any]:
     """All rivals at one size: milliseconds a step, images a second, ratio to ours."""
-    sizes = [f"data.resolution={resolution}", f"train.batch_size={batch_size}"]
+    sizes = [f"data.resolution={resolution}", "schedule.resolution=[]"]
+    sizes.append(f"train.batch_size={batch_size}")
     common = [*sizes, f"train.device={args.device}", *args.set]
     recipes = {
         name: ours.make_recipe(args.config, [*common, *more], args.data_root)
@@ -139,12 +140,15 @@ def measure(
 def figures(taken: list[float], base: list[float], batch_size: int) -> dict[str, Any]:
     """What is said of one rival, whose seconds a step are `taken`, beside those of ours."""
     median = statistics.median(taken)
-    times = ratio(taken, base)
-    return {
+    found: dict[str, Any] = {
         "milliseconds": round(1e3 * median, 3),
         "images_per_second": round(batch_size / median, 2),
-        "seconds_over_ours": [round(value, 4) for value in (times.median, times.least, times.most)],
     }
+    if not math.isnan(sum(base)):
+        found["seconds_over_ours"] = [
+            round(value, 4) for value in vars(ratio(taken, base)).values()
+        ]
+    return found
 
 
 def share_of_limit(
@@ -177,18 +181,23 @@ def table_of(results: list[dict[str, Any]], title: str) -> Table:
             if "milliseconds" not in row:
                 table.add_row(size, name, row["remark"])
                 continue
-            middle, least, most = row["seconds_over_ours"]
+            times = Ratio(*row["seconds_over_ours"]) if "seconds_over_ours" in row else "-"
             percent = row.get("percent_of_limit")
             table.add_row(
                 size,
                 name,
                 f"{row['milliseconds']:.2f}",
                 f"{row['images_per_second']:.1f}",
-                f"{middle:.2f} ({least:.2f} to {most:.2f})",
+                str(times),
                 f"{percent} %" if percent else "-",
             )
         table.add_section()
     return table
+
+
+def name_of(data: str, batch_size: int, resolution: int) -> str:
+    """A size, for people."""
+    return f"{data}, {resolution} px, {batch_size} images"
 
 
 def remarks_of(results: list[dict[str, Any]]) -> set[str]:
@@ -239,39 +248,47 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure every size, and print and write the table."""
-    args = make_parser().parse_args()
+    parser = make_parser()
+    args = parser.parse_args()
+    if not set(OURS).intersection(args.arms):
+        parser.error(f"--arms has none of {', '.join(OURS)}: nothing to compare with")
+    if ours.make_recipe(args.config, args.set, args.data_root).model.stem != "imagenet":
+        parser.error(f"--config {args.config}: the peers' network has ImageNet's stem")
     began = time.monotonic()
     console = Console()
     images = training_images(args.data_root)
     results: list[dict[str, Any]] = []
-    left_out = []
+    left = [
+        (data, batch_size, resolution)
+        for data in args.data
+        for batch_size in args.batch_sizes
+        for resolution in args.resolutions
+    ]
     device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
-    for data in args.data:
-        for batch_size in args.batch_sizes:
-            for resolution in args.resolutions:
-                if time.monotonic() - began > args.limit_s:
-                    left_out.append(f"{data} {resolution} px, batch {batch_size}")
-                    continue
-                results.append(measure(data, resolution, batch_size, args, images))
-                gc.collect()
-                if args.output:
-                    record.save(
-                        args.output,
-                        "benchmarks.throughput",
-                        PACKAGES,
-                        **record.on(device),
-                        recipe=args.config,
-                        images="digits" if args.data_root is None else "archive",
-                        loading_processes=args.workers,
-                        rounds=args.rounds,
-                        results=results,
-                    )
+    while left and time.monotonic() - began <= args.limit_s:
+        data, batch_size, resolution = left.pop(0)
+        results.append(measure(data, resolution, batch_size, args, images))
+        gc.collect()
+        if args.output:
+            record.save(
+                args.output,
+                "benchmarks.throughput",
+                PACKAGES,
+                **record.on(device),
+                recipe=args.config,
+                images="digits" if args.data_root is None else "archive",
+                loading_processes=args.workers,
+                rounds=args.rounds,
+                results=results,
+                not_measured=[name_of(*size) for size in left],
+            )
     facts = record.on(device)
     console.print(table_of(results, f"{facts['device']}, {facts['threads']} threads"))
     for remark in sorted(remarks_of(results)):
         console.print(remark)
-    if left_out:
-        console.print(f"not measured, for the time was up: {', '.join(left_out)}")
+    if left:
+        names = "; ".join(name_of(*size) for size in left)
+        console.print(f"not measured, for the time was up: {names}")
 
 
 if __name__ == "__main__":

@@ -116,8 +116,10 @@ def figures(watched: Watched, target: float) -> dict[str, Any]:
         "training_s": round(spent, 2),
         "steps": last["step"],
         "of_steps": last["steps"],
-        "training_s_of_all_steps": round(spent * last["steps"] / last["step"], 2),
     }
+    # The steps that a cut-off run did not come to are like those before, or of other images.
+    if last["step"] == last["steps"] or not watched.recipe.schedule.resolution:
+        found["training_s_of_all_steps"] = round(spent * last["steps"] / last["step"], 2)
     scores = watched.scores()
     if scores:
         for key in ("accuracy_top-1", "accuracy_top-5"):
@@ -228,6 +230,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     facts = record.on(torch.device("cuda" if on_gpu else "cpu"))
     facts["threads"] = os.environ.get("OMP_NUM_THREADS", "all cores")
+    weights = record.file_of(args.weights)
     with tempfile.TemporaryDirectory() as folder:
         for seed in args.seeds:
             for config in args.config:
@@ -245,8 +248,9 @@ def main() -> None:
                         "benchmarks.time_to_accuracy",
                         ("torch", "torchvision"),
                         **facts,
+                        seeds=args.seeds,
                         target=args.target,
-                        weights=recipe.model.weights and Path(recipe.model.weights).name,
+                        weights=weights,
                         overrides=args.set,
                         recipes=results,
                     )

@@ -95,7 +95,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     that the three passes over it find it in the cache.
 
     Args:
-        images: uint8 (B, H, W, C).
+        images: uint8 or float32 (B, H, W, C).
         mean: one value a channel, float32 (1, C, 1, 1).
         std: likewise.
 

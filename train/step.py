@@ -201,7 +201,10 @@ class GraphedStep:
         parts, self._step.stopwatch = self._step.stopwatch.read(), stopwatch
         state.optimizer.zero_grad(set_to_none=True)
         if problem:
-            self._say(f"warning: steps are eager, for no CUDA graph can be recorded: {problem}")
+            self._say(
+                f"warning: steps are eager, for no CUDA graph can be recorded: {problem}: set "
+                "train.cuda_graph to false, for the try keeps the memory that it has taken"
+            )
             return False
         self._graphs[resolution] = (graph, inputs)
         seconds = time.perf_counter() - began
@@ -215,8 +218,12 @@ class GraphedStep:
         """Do `work` on all ranks; the problem that the first of those that have one has."""
         try:
             problem = work()
-        except RuntimeError as error:
-            problem = str(error).splitlines()[0]
+        except (RuntimeError, AssertionError) as error:
+            # The end of a recording that has failed raises an error of its own over the cause.
+            cause: BaseException = error
+            while cause.__context__:
+                cause = cause.__context__
+            problem = (str(cause) or repr(cause)).splitlines()[0]
         return next(filter(None, self._step.ranks.gather_objects(problem)), None)
 
     def _warm_up(self, inputs: Draw, resolution: int, before: list[Tensor]) -> Tensor:

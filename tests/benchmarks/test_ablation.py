@@ -78,10 +78,13 @@ def test_a_small_recipe_keeps_its_shares_of_the_run(sizes: Namespace) -> None:
     steps = whole.schedule.epochs * -(-50_000 // whole.train.batch_size)
 
     assert [epoch / 4 for epoch in first.schedule.milestones] in ([0.75], [0.5, 0.75])
-    assert first.optimizer.lr == fast.optimizer.lr
+    for config, small_one in zip(sizes.recipes, (first, fast), strict=True):
+        own = load_recipe(config, []).recipe
+        proportional = own.optimizer.lr * 32 / own.train.batch_size
+        assert small_one.optimizer.lr == pytest.approx(2 * proportional)
     assert fast.schedule.warmup_steps == round(200 * whole.schedule.warmup_steps / steps)
-    assert [share for share, _ in fast.schedule.resolution] == [
-        share for share, _ in whole.schedule.resolution
+    assert fast.schedule.resolution == [
+        (share, round(64 * px / whole.data.resolution)) for share, px in whole.schedule.resolution
     ]
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from benchmarks import gpu
 from tests.conftest import PROJECT
 
 
@@ -18,6 +22,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def is_running(process: int) -> bool:
+    """A zombie is not: it only waits to be waited for."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
@@ -41,4 +53,29 @@ def test_what_would_come_late_is_not_begun(tmp_path: Path) -> None:
     assert {part["ended"] for part in summary["parts"].values()} == {
         "not begun, for the time was up"
     }
-    assert len(summary["parts"]) == 5
+    assert len(summary["parts"]) == 6
+
+
+def test_what_a_part_leaves_running_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next part has the GPU for itself."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "waits.py").write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait() if sys.argv[1] == 'late' else None\n"
+    )
+    monkeypatch.setattr(gpu, "PROJECT", tmp_path)
+    monkeypatch.setattr(gpu, "SECONDS_TO_END", 0.0)
+
+    for name, ended, limit in (("late", "cut off", 2.0), ("early", 0, 60.0)):
+        done = gpu.run_part(name, ["waits", name], tmp_path, limit)
+
+        assert done["ended"] == ended
+        child = int((tmp_path / f"{name}.log").read_text())
+        deadline = time.monotonic() + 30
+        while is_running(child) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not is_running(child)

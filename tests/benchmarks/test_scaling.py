@@ -60,10 +60,18 @@ def test_a_ring_over_nodes_is_as_slow_as_their_ports() -> None:
     assert many[0] > 10 * many[1]
 
 
+def test_nodes_sum_inside_then_halve_and_double_between_themselves() -> None:
+    seconds = all_reduce_seconds(ETHERNET, 32, FP32, "hierarchical")
+
+    inside = 7 / 8 * FP32 / 350e9 + 7 * ETHERNET.inside_latency
+    between = 3 / 4 * FP32 / 11.25e9 + 2 * ETHERNET.outside_latency
+    assert seconds == pytest.approx(2 * (inside + between))
+
+
 def test_only_what_the_backward_pass_does_not_hide_is_seen() -> None:
     hidden = 0.9 * 2 / 3 * 0.015
 
-    assert seen_seconds(hidden / 2, 0.015, GIVEN) == pytest.approx(hidden / 2 * 0.064)
+    assert seen_seconds(hidden / 2, 0.015, GIVEN) == pytest.approx(hidden / 2 * GIVEN.last_bucket)
     assert seen_seconds(hidden + 0.01, 0.015, GIVEN) == pytest.approx(0.01)
 
 
@@ -75,8 +83,10 @@ def test_efficiency_falls_with_the_gpus_and_the_limits_are_where_it_does() -> No
     assert values == sorted(values, reverse=True)
     assert values[0] > 0.99  # one node, no Ethernet
     first = falls_below(0.5, of)
-    assert first
+    assert isinstance(first, int)
     assert of(first) < 0.5 <= of(first // 2)
+    assert falls_below(0.0, of) == "never"
+    assert falls_below(0.0, lambda gpus: of(gpus) if gpus < 64 else math.nan) == "-"
 
 
 def test_a_batch_that_all_gpus_share_stops_scaling_at_the_least_step() -> None:

@@ -102,6 +102,22 @@ def test_the_log_says_why_steps_are_eager() -> None:
     assert said == ["steps are eager, not one CUDA graph: the device is a CPU"]
 
 
+def test_of_a_failed_recording_the_cause_is_told_not_what_followed_from_it() -> None:
+    class Recording:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("operation failed due to a previous error\nmore of it")
+
+    def record() -> None:
+        with Recording():
+            raise AssertionError("the cause\nand where")  # torch has some of these
+
+    graphed = GraphedStep(step_on(CPU), print)
+
+    assert graphed._problem_of_any(record) == "the cause"
+
+
 def test_what_is_compiled_is_kept_in_a_folder_of_this_user_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
