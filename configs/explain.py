@@ -87,7 +87,10 @@ def wrong_type(key: Key, value: Any) -> str:
     if entry.description:
         message += f" ({entry.description})"
     if expected(key).startswith("text") and isinstance(value, bool | int | float):
-        return f"{message}; put it in quotes to make it text"
+        quoted = json.dumps(shown(value))
+        return f"{message}; put it in quotes to make it text: {quoted}, in a shell '{quoted}'"
+    if expected(key).startswith("text") and isinstance(value, dict):
+        return f"{message}; put it in quotes to make it text, in a shell within others: '\"...\"'"
     near = get_close_matches(str(value).lower(), _choices(entry.annotation), 1)
     return f"{message}; did you mean '{near[0]}'?" if near else message
 

@@ -43,16 +43,17 @@ def load_recipe(
     """Return the recipe in the file `recipe` with `overrides`, each a "section.key=value".
 
     A bare name, with or without `.yaml`, that is no file here is looked up in `folder`, which may
-    also hold `site.yaml`. The result is complete and means the same on every node and from every
-    working directory: `run.name` is filled in, `~` and `$VARIABLE` in paths are expanded with this
-    process's environment, and relative paths start at the project folder, the parent of `folder`.
+    also hold `site.yaml`; a bare name after `_base_`, beside the file and then in `folder`. The
+    result is complete and means the same on every node and from every working directory:
+    `run.name` is filled in, `~` and `$VARIABLE` in paths are expanded with this process's
+    environment, and relative paths start at the project folder, the parent of `folder`.
 
     Raises:
         RecipeError: with all that is wrong, not only the first problem.
     """
     path = _find(recipe, folder)
     settings = Settings()
-    layers = _read_with_bases(path, settings)
+    layers = _read_with_bases(path, folder, settings)
     if _is_file(folder / SITE):
         settings.add_site(_read(folder / SITE, len(layers), settings))
     for layer in reversed(layers):
@@ -99,7 +100,7 @@ def _find(recipe: str, folder: Path) -> Path:
     raise RecipeError([f"{recipe}: {problem}"])
 
 
-def _read_with_bases(path: Path, settings: Settings) -> list[Layer]:
+def _read_with_bases(path: Path, folder: Path, settings: Settings) -> list[Layer]:
     """Return the layers of a recipe, of the file it includes, of the file that one includes, ..."""
     chain = [path]
     layers = [_read(path, 0, settings)]
@@ -109,8 +110,11 @@ def _read_with_bases(path: Path, settings: Settings) -> list[Layer]:
             settings.report(place, f"expected the name of one file, got {shown(name)}", (BASE,))
             break
         base = path.parent / name
+        if not _is_file(base) and base.parent == path.parent and _is_file(folder / name):
+            base = folder / name
         if not _is_file(base):
-            settings.report(place, _no_such_file(name, base.parent), (BASE,))
+            places = (base.parent, folder) if base.parent == path.parent else (base.parent,)
+            settings.report(place, _no_such_file(name, *places), (BASE,))
             break
         chain.append(base)
         if base.resolve() in [file.resolve() for file in chain[:-1]]:
@@ -180,8 +184,12 @@ def _label(path: Path) -> str:
     return min(os.path.relpath(path), str(path), key=len)
 
 
-def _no_such_file(name: str, folder: Path) -> str:
-    names = sorted(file.name for file in folder.glob("*.yaml") if not file.name.startswith("site."))
-    message = f"no such file; {folder.absolute().name}/ has {', '.join(names) or 'no recipes'}"
-    near = get_close_matches(name, [*names, *(Path(name).stem for name in names)], 1)
+def _no_such_file(name: str, *folders: Path) -> str:
+    message, known = "no such file", list[str]()
+    for folder in dict.fromkeys(folder.absolute() for folder in folders):
+        files = (file.name for file in folder.glob("*.yaml"))
+        names = sorted(file for file in files if not file.startswith("site."))
+        message += f"; {folder.name}/ has {', '.join(names) or 'no recipes'}"
+        known += [*names, *(Path(file).stem for file in names)]
+    near = get_close_matches(name, known, 1)
     return f"{message}; did you mean '{near[0]}'?" if near else message

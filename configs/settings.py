@@ -97,6 +97,10 @@ class Settings:
         except yaml12.YamlError as error:
             self.report(place, f"not valid YAML: {error}", key)
             return
+        if str(document.value).count("#") < value_text.count("#"):
+            remedy = "put the value in quotes, in a shell within others: '\"...\"'"
+            self.report(place, f"'#' begins a comment: {remedy}", key)
+            return
         for path, _, _ in document.duplicates:
             self.report(place, "is given twice", (*key, *path))
         sections = document.value

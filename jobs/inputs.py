@@ -17,6 +17,9 @@ from jobs.finding import Finding, failed, passed, warned
 # What one read takes at a time, and how long reading a whole file may take.
 CHUNK_BYTES = 4 * 2**20
 READ_SECONDS = 6.0
+# Of torch.save's two formats, zip and pickles; safetensors has 8 bytes of length before its JSON.
+BEGINNINGS = (b"PK\x03\x04", b"\x80")
+SAFETENSORS_HEADER = b"{"
 GZIP = 31  # zlib's number for the largest window and gzip's header and trailer
 
 
@@ -26,12 +29,11 @@ class _SlowError(Exception):
 
 def check_archive(data: Data) -> list[Finding]:
     """Whether the images are there, without reading them all."""
-    if data.source == "digits":
-        if importlib.util.find_spec("sklearn") is None:
-            remedy = "which is not installed: pip install scikit-learn"
-            return [failed("digits come with scikit-learn", remedy, "data.source")]
-        return [passed("handwritten digits, which the run writes itself")]
     archive = Path(data.root) / data.archive
+    if data.source == "digits":
+        return [_check_digits(archive)]
+    if Path(data.root).is_file():
+        return [failed(f"{data.root} is a file", "name the folder that holds it", "data.root")]
     published = PUBLISHED.get(data.archive)
     if not archive.exists():
         remedy = "put it there or name another"
@@ -41,6 +43,15 @@ def check_archive(data: Data) -> list[Finding]:
     if trouble := _unreadable(archive, "data.root"):
         return [trouble]
     return [_check_size(data, archive)]
+
+
+def _check_digits(archive: Path) -> Finding:
+    if archive.exists():
+        return passed(f"{archive}, which is there, and is not written anew")
+    if importlib.util.find_spec("sklearn") is None:
+        remedy = "which is not installed: pip install scikit-learn"
+        return failed("digits come with scikit-learn", remedy, "data.source")
+    return passed("handwritten digits, which the run writes itself")
 
 
 def _check_size(data: Data, archive: Path) -> Finding:
@@ -99,11 +110,17 @@ def check_weights(weights: str | None) -> list[Finding]:
     if not weights:
         return [passed("none: the run starts from random weights")]
     path = Path(weights)
-    if not path.is_file():
+    if not path.exists():
         remedy = "put the checkpoint there or name another"
         return [failed(f"{path} is missing", remedy, "model.weights")]
     if trouble := _unreadable(path, "model.weights"):
         return [trouble]
+    with path.open("rb") as file:
+        head = file.read(9)
+    if not (head.startswith(BEGINNINGS) or head[8:] == SAFETENSORS_HEADER):
+        text = f"{path} is empty" if not head else f"{path} is neither PyTorch's nor safetensors"
+        remedy = f"bring the checkpoint again (python -m train.weights {path} tells more)"
+        return [failed(text, remedy, "model.weights")]
     return [passed(f"{path}, {path.stat().st_size:,} bytes")]
 
 

@@ -146,8 +146,9 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         dest="changes",
-        help="change a key from now on: cluster, evaluate, checkpoint, logging, data.root, "
-        "and what lies ahead of the schedule",
+        help="change a key from now on: cluster, evaluate, checkpoint, logging, run.notes, "
+        "data.root, data.local_copy, train.cuda_graph, train.max_steps, and what lies ahead of the "
+        "schedule",
     )
     resume.add_argument(
         "--all-nodes",

@@ -177,8 +177,20 @@ def check_workers(
         from jobs import slurm
 
         found += slurm.check_options(recipe.cluster)
+    if found:
+        return failures(found)
     share = recipe.train.batch_size // plan.world_size
-    return failures(found) or [passed(f"{plan.describe()}, {share} images a step on each worker")]
+    text = f"{plan.describe()}, {share} images a step on each worker"
+    is_chosen = engine.name == "local" and recipe.cluster.engine == "auto"
+    if is_chosen and plan.gpus_per_node == 0 and is_for_gpus(recipe):
+        remedy = f"load Slurm on a login node ({engine.why}), or take quickstart.yaml for a trial"
+        return [warned(f"{text}, for this machine shows no GPU", remedy)]
+    return [passed(text)]
+
+
+def is_for_gpus(recipe: Recipe) -> bool:
+    """Whether a recipe counts on GPUs, and does not only take those that are there."""
+    return recipe.cluster.gpus_per_node not in (0, "all") and recipe.train.device != "cpu"
 
 
 def check_shares(recipe: Recipe, layout: Layout) -> list[Problem]:

@@ -27,6 +27,15 @@ FIXED_OPTIONS = {
     "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "time", "wrap",
 }  # fmt: skip
 
+# The keys of a recipe that some of them come from.
+OWN_KEYS = {
+    "cpus-per-task": "cluster.cpus_per_gpu",
+    "gpus-per-node": "cluster.gpus_per_node",
+    "job-name": "run.name",
+    "nodes": "cluster.nodes",
+    "time": "cluster.time_limit",
+}
+
 # What the shell of a job does before srun for any tasks: those of submitit and of slurm/*.sbatch.
 # Set by a shell inside salloc, these would pin every task to that shell's cores.
 UNPIN = 'unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" "${!SRUN_@}"'
@@ -172,12 +181,17 @@ def teardown_lines(run: RunDirectory) -> list[str]:
 
 
 def check_options(cluster: Cluster) -> list[Problem]:
-    """Options in `cluster.sbatch` that the launcher has to set itself."""
-    return [
-        Problem(f"cluster.sbatch.{key}", "the launcher sets this option itself", "remove it")
-        for key in cluster.sbatch
-        if key.replace("_", "-") in FIXED_OPTIONS
-    ]
+    """Options in `cluster.sbatch` that the launcher has to set itself, or that are no names."""
+    problems = []
+    for key in cluster.sbatch:
+        if key.startswith("-"):
+            remedy = f"write {key.lstrip('-') or 'its long name'}"
+            problems.append(Problem(f"cluster.sbatch.{key}", "has dashes in front", remedy))
+        elif key.replace("_", "-") in FIXED_OPTIONS:
+            remedy = f"set {OWN_KEYS[key]} instead" if key in OWN_KEYS else "remove it"
+            text = "the launcher sets this option itself"
+            problems.append(Problem(f"cluster.sbatch.{key}", text, remedy))
+    return problems
 
 
 def write_files(run: RunDirectory, executor: RunExecutor, final: RunDirectory) -> None:

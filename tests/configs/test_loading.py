@@ -161,6 +161,24 @@ def test_files_that_include_each_other_are_told_as_a_chain(
     ]
 
 
+def test_a_base_of_configs_is_found_by_its_name_from_anywhere(write: Write, tmp_path: Path) -> None:
+    write("base.yaml", "optimizer: {lr: 0.5}")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "short.yaml").write_text("_base_: base.yaml\nschedule: {epochs: 2}")
+
+    loaded = load_recipe("mine/short.yaml", folder=tmp_path / "configs")
+
+    assert (loaded.recipe.optimizer.lr, loaded.recipe.schedule.epochs) == (0.5, 2)
+    # One of that name beside the recipe is meant first.
+    (mine / "base.yaml").write_text("optimizer: {lr: 0.25}")
+    loaded = load_recipe("mine/short.yaml", folder=tmp_path / "configs")
+    assert loaded.recipe.optimizer.lr == 0.25
+    (mine / "short.yaml").write_text("_base_: bsae.yaml")
+    with pytest.raises(RecipeError, match=r"mine/ has .*; configs/ has base\.yaml; did you mean"):
+        load_recipe("mine/short.yaml", folder=tmp_path / "configs")
+
+
 @pytest.mark.parametrize(
     ("base", "problem"),
     [

@@ -86,7 +86,7 @@ def no_weights(site: Site) -> Iterator[None]:
 
 @contextlib.contextmanager
 def other_weights(site: Site) -> Iterator[None]:
-    site.weights.write_bytes(b"another checkpoint")
+    site.weights.write_bytes(b"PK\x03\x04another checkpoint")
     yield
 
 

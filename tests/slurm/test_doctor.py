@@ -26,7 +26,7 @@ _base_: stub.yaml
 cluster: {engine: slurm, nodes: 2, gpus_per_node: 2, time_limit: "00:30:00"}
 model: {weights: weights/WEIGHTS}
 """
-WEIGHTS = b"a checkpoint"
+WEIGHTS = b"PK\x03\x04a checkpoint"
 LINE = re.compile(r"(pass|warn|fail)  (\S+(?: \S+)*) {2,}(.*)")
 # Root reads everything unless it leaves that right behind.
 AS_USERS_READ = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
