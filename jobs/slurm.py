@@ -184,13 +184,15 @@ def check_options(cluster: Cluster) -> list[Problem]:
     """Options in `cluster.sbatch` that the launcher has to set itself, or that are no names."""
     problems = []
     for key in cluster.sbatch:
+        name = key.replace("_", "-")
         if key.startswith("-"):
-            remedy = f"write {key.lstrip('-') or 'its long name'}"
-            problems.append(Problem(f"cluster.sbatch.{key}", "has dashes in front", remedy))
-        elif key.replace("_", "-") in FIXED_OPTIONS:
-            remedy = f"set {OWN_KEYS[key]} instead" if key in OWN_KEYS else "remove it"
+            text, remedy = "has dashes in front", f"write {key.lstrip('-') or 'its long name'}"
+        elif name in FIXED_OPTIONS:
             text = "the launcher sets this option itself"
-            problems.append(Problem(f"cluster.sbatch.{key}", text, remedy))
+            remedy = f"set {OWN_KEYS[name]} instead" if name in OWN_KEYS else "remove it"
+        else:
+            continue
+        problems.append(Problem(f"cluster.sbatch.{key}", text, remedy))
     return problems
 
 

@@ -11,6 +11,7 @@ import pytest
 from configs.loader import LoadedRecipe
 from configs.schema import Recipe
 from jobs import doctor, inputs, preflight, site, storage
+from jobs.engine import Engine
 from jobs.finding import passed
 from jobs.preflight import Check
 from tests.jobs.slurm_stand_in import Cluster
@@ -24,6 +25,30 @@ MOUNTINFO = r"""21 1 259:2 / / rw,relatime shared:1 - xfs /dev/nvme0n1p2 rw
 50 21 0:50 / /scratch rw shared:23 - lustre 10.0.0.1@o2ib:/scratch rw
 51 50 259:3 / /scratch/local rw shared:24 - ext4 /dev/nvme1n1 rw
 """
+
+
+@pytest.mark.parametrize(
+    ("cluster", "device", "level"),
+    [
+        ({"gpus_per_node": 2}, "auto", "warn"),
+        ({"gpus_per_node": 2}, "cpu", "pass"),
+        ({"gpus_per_node": 2, "engine": "local"}, "auto", "pass"),
+        ({"gpus_per_node": "all"}, "auto", "pass"),
+        ({"gpus_per_node": 0}, "auto", "pass"),
+    ],
+)
+def test_gpus_that_are_counted_on_where_slurm_is_not_loaded_are_missed(
+    monkeypatch: pytest.MonkeyPatch, cluster: dict[str, object], device: str, level: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    recipe = Recipe.model_validate({"cluster": cluster, "train": {"device": device}})
+    case = preflight.make_case(recipe, Engine("local", "sbatch is not on PATH"))
+
+    [finding] = preflight.check_workers(recipe, case.engine, case.plan, case.problems)
+
+    assert finding.level == level
+    assert ("for this machine shows no GPU" in finding.text) is (level == "warn")
+    assert ("load Slurm" in finding.remedy) is (level == "warn")
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,52 @@ def test_the_classes_of_a_published_archive_are_compared_before_the_queue(
 
 def test_the_classes_of_other_archives_are_left_to_the_run() -> None:
     assert inputs.check_classes(Recipe(data=Data(archive="own.tar.gz", md5="none"))) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "is empty"),
+        (b"# README\n", "is neither PyTorch's nor safetensors"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is neither PyTorch's nor safetensors"),
+        (b"PK\x03\x04zip", None),
+        (b"\x80\x02\x8a\nl\xfc", None),
+        ((2).to_bytes(8, "little") + b"{}", None),
+    ],
+)
+def test_weights_are_known_by_their_first_bytes(
+    tmp_path: Path, content: bytes, text: str | None
+) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(content)
+
+    [finding] = inputs.check_weights(str(weights))
+
+    if text is None:
+        assert (finding.level, finding.text) == ("pass", f"{weights}, {len(content)} bytes")
+    else:
+        assert (finding.level, finding.text) == ("fail", f"{weights} {text}")
+        assert f"python -m train.weights {weights}" in finding.remedy
+
+
+def test_a_folder_in_place_of_a_file_and_the_other_way_round_are_called_so(tmp_path: Path) -> None:
+    archive = tmp_path / ARCHIVE_NAME
+    archive.write_bytes(b"x")
+
+    [weights] = inputs.check_weights(str(tmp_path))
+    [(level, text, remedy)] = found(Data(root=str(archive), md5="none"))
+
+    assert (weights.level, weights.text) == ("fail", f"{tmp_path} is no regular file")
+    assert (level, text) == ("fail", f"{archive} is a file")
+    assert remedy == "name the folder that holds it"
+
+
+def test_digits_are_not_promised_where_an_archive_is(tmp_path: Path) -> None:
+    data = Data(root=str(tmp_path), source="digits", md5="none")
+    [before] = inputs.check_archive(data)
+    (tmp_path / ARCHIVE_NAME).write_bytes(b"x")
+    [after] = inputs.check_archive(data)
+
+    assert (before.level, after.level) == ("pass", "pass")
+    assert "digits" in before.text
+    assert after.text == f"{tmp_path / ARCHIVE_NAME}, which is there, and is not written anew"

@@ -20,6 +20,8 @@ from tests.jobs.snapshots import (
 )
 from tests.jobs.workplace import Workplace
 
+WEIGHTS = b"PK\x03\x04weights"
+
 
 def test_the_snapshot_has_uncommitted_edits_and_new_files_but_no_ignored_ones(
     workplace: Workplace,
@@ -186,13 +188,13 @@ def test_provenance_names_inputs_and_versions_but_not_the_environment(
     workplace: Workplace,
 ) -> None:
     weights = workplace.project / "weights.pth"
-    weights.write_bytes(b"weights")
+    weights.write_bytes(WEIGHTS)
 
     run = run_once(workplace, "--set", f"model.weights={weights}", MY_SETTING="hunter2")
 
     found = provenance(run)
     assert found["archive_sha256"] == hashlib.sha256(b"an archive").hexdigest()
-    assert found["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert found["weights_sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert found["versions"]["submitit"]
     assert "launch.py --config stub.yaml" in found["command"]
     assert "hunter2" not in run.provenance.read_text()

@@ -76,11 +76,22 @@ def test_further_options_are_passed_on_and_gres_replaces_the_gpu_option() -> Non
     assert {"hint", "gpus-per-node"} & asked.keys() == set()
 
 
-@pytest.mark.parametrize("option", ["array", "output", "cpus_per_task", "open-mode"])
-def test_options_that_the_launcher_sets_itself_are_refused(option: str) -> None:
-    [problem] = slurm.check_options(Cluster(sbatch={option: "x"}))
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("array", "remove it"),
+        ("open-mode", "remove it"),
+        ("cpus_per_task", "set cluster.cpus_per_gpu instead"),
+        ("time", "set cluster.time_limit instead"),
+        ("--exclusive", "write exclusive"),
+    ],
+)
+def test_options_that_the_launcher_sets_itself_or_that_are_no_names_are_refused(
+    option: str, remedy: str
+) -> None:
+    [problem] = slurm.check_options(Cluster(sbatch={option: "x", "mail-type": "END"}))
 
-    assert problem.key == f"cluster.sbatch.{option}"
+    assert (problem.key, problem.remedy) == (f"cluster.sbatch.{option}", remedy)
 
 
 def test_setup_lines_and_variables_come_before_srun_in_order() -> None:
