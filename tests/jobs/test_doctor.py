@@ -101,7 +101,7 @@ def test_a_folder_counts_as_shared_by_its_type_or_by_the_sites_word(
     ],
 )
 def test_only_a_hash_in_a_name_promises_a_content(tmp_path: Path, name: str, expected: str) -> None:
-    (tmp_path / name).write_bytes(b"another content")
+    (tmp_path / name).write_bytes(b"PK\x03\x04another content")
 
     findings = inputs.check_weights_content(str(tmp_path / name))
 
