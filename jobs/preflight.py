@@ -183,7 +183,7 @@ def check_workers(
     text = f"{plan.describe()}, {share} images a step on each worker"
     is_chosen = engine.name == "local" and recipe.cluster.engine == "auto"
     if is_chosen and plan.gpus_per_node == 0 and is_for_gpus(recipe):
-        remedy = f"load Slurm on a login node ({engine.why}), or take quickstart.yaml for a trial"
+        remedy = "have Slurm's commands on PATH on a login node; for a trial, take quickstart.yaml"
         return [warned(f"{text}, for this machine shows no GPU", remedy)]
     return [passed(text)]
 

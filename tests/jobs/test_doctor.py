@@ -48,7 +48,7 @@ def test_gpus_that_are_counted_on_where_slurm_is_not_loaded_are_missed(
 
     assert finding.level == level
     assert ("for this machine shows no GPU" in finding.text) is (level == "warn")
-    assert ("load Slurm" in finding.remedy) is (level == "warn")
+    assert ("Slurm's commands on PATH" in finding.remedy) is (level == "warn")
 
 
 @pytest.mark.parametrize(
