@@ -24,7 +24,7 @@ quickstart: $(VENV)/installed
 # one thread each, for threads without a core of their own wait for each other actively. Each process
 # takes the next test of the order in tests/conftest.py.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist load --maxschedchunk 1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist load --maxschedchunk 1 --durations 15
 
 drill: $(VENV)/test-installed
 	$(BIN)/python -m tests.drills.crash_points --moments 100
