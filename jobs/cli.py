@@ -51,6 +51,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        parser.error(f"a recipe follows its option: --config {arguments[0]}")
     options = parser.parse_args(arguments)
     if options.command is None:
         if options.config is None:

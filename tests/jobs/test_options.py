@@ -54,3 +54,13 @@ def test_a_launch_without_a_recipe_is_told_what_to_say(capsys: pytest.CaptureFix
 
     assert caught.value.code == 2
     assert "say what to run: --config finetune.yaml" in capsys.readouterr().err
+
+
+def test_a_recipe_without_its_option_is_told_how_to_say_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["mine/finetune.yaml", "--set", "run.seed=1"])
+
+    assert caught.value.code == 2
+    assert "a recipe follows its option: --config mine/finetune.yaml" in capsys.readouterr().err
