@@ -31,6 +31,7 @@ KEYS: tuple[Key, ...] = tuple(
 )
 
 LONGEST_VALUE_SHOWN = 60
+IN_A_SHELL = "in a shell within others: '\"...\"'"
 SINGULAR, PLURAL = 0, 1
 NOUNS: dict[object, tuple[str, str]] = {
     int: ("a whole number", "whole numbers"),
@@ -86,11 +87,9 @@ def wrong_type(key: Key, value: Any) -> str:
     message = f"expected {expected(key)}, got {shown(value)}"
     if entry.description:
         message += f" ({entry.description})"
-    if expected(key).startswith("text") and isinstance(value, bool | int | float):
-        quoted = json.dumps(shown(value))
-        return f"{message}; put it in quotes to make it text: {quoted}, in a shell '{quoted}'"
-    if expected(key).startswith("text") and isinstance(value, dict):
-        return f"{message}; put it in quotes to make it text, in a shell within others: '\"...\"'"
+    if expected(key).startswith("text") and isinstance(value, bool | int | float | dict):
+        # Without an example of it: of 007, all that is left here is 7.
+        return f"{message}; put it in quotes to make it text, {IN_A_SHELL}"
     near = get_close_matches(str(value).lower(), _choices(entry.annotation), 1)
     return f"{message}; did you mean '{near[0]}'?" if near else message
 

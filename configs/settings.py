@@ -98,7 +98,7 @@ class Settings:
             self.report(place, f"not valid YAML: {error}", key)
             return
         if str(document.value).count("#") < value_text.count("#"):
-            remedy = "put the value in quotes, in a shell within others: '\"...\"'"
+            remedy = f"put the value in quotes, {explain.IN_A_SHELL}"
             self.report(place, f"'#' begins a comment: {remedy}", key)
             return
         for path, _, _ in document.duplicates:

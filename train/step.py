@@ -203,7 +203,7 @@ class GraphedStep:
         if problem:
             self._say(
                 f"warning: steps are eager, for no CUDA graph can be recorded: {problem}: set "
-                "train.cuda_graph to false, for the try keeps the memory that it has taken"
+                "train.cuda_graph to false, for the try may keep the memory that it has taken"
             )
             return False
         self._graphs[resolution] = (graph, inputs)

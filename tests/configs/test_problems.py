@@ -167,7 +167,7 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
         (
             "cluster.env.OMP_NUM_THREADS=4",
             "expected text, got 4 (environment variables set for the workers); "
-            'put it in quotes to make it text: "4", in a shell \'"4"\'',
+            "put it in quotes to make it text, in a shell within others: '\"...\"'",
         ),
         (
             "cluster.sbatch.exclusive=null",
@@ -187,7 +187,7 @@ def test_a_wrong_section_is_rejected(problems_of: ProblemsOf, text: str, problem
         (
             "run.notes=2024",
             "expected text, got 2024 (free text that travels with the run into its report); "
-            'put it in quotes to make it text: "2024", in a shell \'"2024"\'',
+            "put it in quotes to make it text, in a shell within others: '\"...\"'",
         ),
         (
             "run.notes=a: b",
