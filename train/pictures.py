@@ -33,6 +33,8 @@ def confusion_picture(counts: np.ndarray, classes: list[str]) -> np.ndarray:
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
+    for text in axes.texts:
+        text.set_in_layout(False)  # they are inside; measuring them takes as long as drawing them
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted class")
@@ -53,17 +55,22 @@ def mistakes_picture(scores: Scores, images: Tensor, classes: list[str]) -> np.n
     """
     surest = surest_mistakes(scores)
     figure = Figure(figsize=(8, 8.8))
-    # By hand: a search for the layout takes longer than all the rest.
-    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=0.95, wspace=0.1, hspace=0.3)
+    # One pair of axes, for each pair draws its own ticks: 25 of them take ten times as long.
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    high = 0.8 * 8 / 8.8  # so that they are square
     if not surest:
-        figure.suptitle("no mistakes")
+        axes.text(GRID / 2, GRID / 2, "no mistakes", ha="center", fontsize=12)
     for place, index in enumerate(surest):
-        axes = figure.add_subplot(GRID, GRID, place + 1)
-        axes.imshow(images[index].cpu().numpy())
-        axes.set_axis_off()
+        top, left = divmod(place, GRID)
+        box = (left + 0.1, left + 0.9, top + 0.98, top + 0.98 - high)
+        axes.imshow(images[index].cpu().numpy(), extent=box, aspect="auto")
         label, prediction = (classes[int(x[index])] for x in (scores.labels, scores.predictions))
         confidence = 100 * float(scores.confidences[index])
-        axes.set_title(f"{label}\nas {prediction}, {confidence:.0f} %", fontsize=8)
+        told = f"{label}\nas {prediction}, {confidence:.0f} %"
+        axes.text(left + 0.5, top + 0.95 - high, told, ha="center", va="bottom", fontsize=8)
+    # Last, for each picture sets the limits to its own.
+    axes.set(xlim=(0, GRID), ylim=(GRID, 0))
     return rendered(figure)
 
 
