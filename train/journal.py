@@ -20,31 +20,13 @@ from train.evaluate import Scores
 from train.files import whole_file
 from train.pictures import confusion_picture, mistakes_picture, mistakes_table
 from train.records import Board, Lines, keep_rows_until, read_rows
+from train.silence import Silence
 
 
 def attempt_number(run_dir: Path) -> int:
     """The number of the attempt that runs now: the last one in attempts.jsonl, else 1."""
     attempts = [row["attempt"] for row in read_rows(run_dir / "attempts.jsonl", "attempt")]
     return attempts[-1] if attempts else 1
-
-
-class Silence:
-    """The journal of a rank that keeps none."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def sync(self) -> None:
-        """Nothing."""
-
-    def finish(self, results: dict[str, Any], scores: Scores, dataset: Dataset) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 class Journal(Silence):

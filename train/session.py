@@ -18,10 +18,10 @@ from train.batches import TrainBatches
 from train.cache import Dataset
 from train.distributed import START_TIMEOUT_SECONDS, Ranks
 from train.errors import RequestError
-from train.journal import Silence
 from train.optim import learning_rate
 from train.profiling import Tracer
 from train.saver import Saver
+from train.silence import Silence
 from train.state import TrainState
 from train.step import GraphedStep, Step
 from train.vote import StopVote

@@ -23,13 +23,13 @@ from train.dataset import load_dataset
 from train.distributed import Ranks, process_group, wrap
 from train.errors import RequestError
 from train.health import check_nodes
-from train.journal import Journal, Silence
 from train.loop import fit, results
 from train.model import build_model
 from train.optim import make_optimizer, settings_without_effect
 from train.profiling import make_tracer
 from train.saver import Saver
 from train.session import Session
+from train.silence import Silence
 from train.state import Interval, TrainState, check_same_run
 from train.step import Step, make_step
 from train.stop import StopFlag
@@ -154,7 +154,7 @@ def set_up(
     )
 
     journal = (
-        Journal(run_dir, recipe, state.step, is_evaluated=state.is_evaluated)
+        open_journal(run_dir, recipe, state.step, state.is_evaluated)
         if ranks.is_main
         else Silence()
     )
@@ -225,6 +225,13 @@ def make_state(
         check_same_run(saved, recipe, epoch)
         state.load_state_dict(saved, ranks)
     return state, account
+
+
+def open_journal(run_dir: Path, recipe: Recipe, step: int, is_evaluated: bool) -> Silence:
+    """The journal of the one rank that needs TensorBoard and Matplotlib, a second to import."""
+    from train.journal import Journal
+
+    return Journal(run_dir, recipe, step, is_evaluated=is_evaluated)
 
 
 def check_batch_size(recipe: Recipe, world_size: int) -> None:
