@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from jobs.worker import KEEP_MEMORY
 
@@ -70,6 +73,27 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("digits")
     write_digits(root / ARCHIVE_NAME)
     return root
+
+
+@pytest.fixture(scope="session")
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[Path]]:
+    """A folder that all processes of the suite see, for one of them at a time.
+
+    What takes long to make is made by whoever comes first; the others only read it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    @contextlib.contextmanager
+    def opened(name: str) -> Iterator[Path]:
+        folder = base / "shared" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            yield folder
+
+    return opened
 
 
 def named_by(variable: str, what: str) -> Path:

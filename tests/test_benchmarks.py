@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from jobs.controller import clean_environment
+from tests import warm
 from tests.conftest import PROJECT
 
 
@@ -44,14 +45,12 @@ def test_status_asks_slurm_once_and_opens_few_files(tmp_path: Path) -> None:
 
 def test_parity_says_how_to_install_what_it_compares_with(tmp_path: Path) -> None:
     (tmp_path / "mmpretrain.py").write_text("raise ImportError('not here')")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.mmpretrain_parity"],
-        cwd=PROJECT,
-        env=clean_environment() | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
+    script = tmp_path / "start.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from benchmarks.mmpretrain_parity import main; sys.exit(main())"
     )
+    done = warm.run(script)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install --no-deps mmpretrain==1.2.0 mmengine==0.10.7" in done.stderr

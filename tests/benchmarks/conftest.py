@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests import warm
 
 Measured = tuple[str, dict[str, Any]]
 
@@ -23,12 +21,9 @@ def measure(tmp_path: Path) -> Callable[..., Measured]:
 
     def call(name: str, *arguments: str) -> Measured:
         output = tmp_path / "figures.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--output", str(output)]
         # A table of rich is as wide as the terminal; without one, as this says.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        done = subprocess.run(
-            command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
-        )
+        done = warm.run(f"benchmarks.{name}", *arguments, "--output", output, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout, json.loads(output.read_text())
 

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 
 from jobs import board, boardserver
+from tests import warm
 from tests.jobs.workplace import Workplace, eventually, is_running
 
 RUNS = (
@@ -30,17 +29,18 @@ ELEMENTS = ["0-lr=0.1,seed=1", "1-lr=0.2,seed=1"]
 LISTENING = "0A"  # a socket's state in /proc/net/tcp
 
 
-def write_curves(*runs: Path) -> None:
+def write_curves(workplace: Workplace, *names: str) -> None:
     """A run directory with one curve each."""
-    script = (
+    runs = [workplace.logs / name for name in names]
+    script = workplace.project / "write_curves.py"
+    script.write_text(
         "import sys\n"
         "from torch.utils.tensorboard import SummaryWriter\n"
         "for folder in sys.argv[1:]:\n"
         "    with SummaryWriter(folder) as writer:\n"
         "        writer.add_scalar('train/loss', 0.5, 1)\n"
     )
-    folders = [str(run / "tensorboard") for run in runs]
-    subprocess.run([sys.executable, "-c", script, *folders], check=True)
+    assert warm.run(script, *(run / "tensorboard" for run in runs)).returncode == 0
     for run in runs:
         (run / "config.yaml").touch()
 
@@ -50,7 +50,7 @@ def four_runs(workplace: Workplace, tmp_path: Path) -> Iterator[Workplace]:
     """Two runs called a and a sweep b of two; whatever serves them is ended with the test."""
     environment = {**workplace.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
     workplace = replace(workplace, environment=environment)
-    write_curves(*(workplace.logs / name for name in RUNS))
+    write_curves(workplace, *RUNS)
     (workplace.logs / "b" / "20260103-000000-bbbb" / "sweep.json").write_text("{}")
     yield workplace
     workplace.launch("tensorboard", "--stop")
@@ -167,7 +167,7 @@ def test_runs_that_begin_while_all_are_served_appear(
     port = port_of(four_runs.launch("tensorboard").stdout)
     assert len(shown(port, 4)) == 4
 
-    write_curves(four_runs.logs / "a" / "20260105-000000-cccc")
+    write_curves(four_runs, "a/20260105-000000-cccc")
 
     assert "a/20260105-000000-cccc" in shown(port, 5)
 

@@ -17,7 +17,7 @@ SMALL = (
     "--set", "cluster.time_limit=00:10:00",
 )  # fmt: skip
 LONG = ("--set", "cluster.env.STUB_STEPS='3000'")
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300  # four processes share two slow cores
 
 
 def slurm(workplace: Workplace, *command: str) -> str:

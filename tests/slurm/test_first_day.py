@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slurm
 
 RECIPE = """\
 cluster: {engine: slurm, gpus_per_node: 1, cpus_per_gpu: 1, time_limit: "00:20:00"}
-data: {root: %s, md5: none, resolution: 32, train_images: 32, test_images: 32}
+data: {root: %s, md5: none, resolution: 32, train_images: 16, test_images: 16}
 optimizer: {lr: 0.02}
 schedule: {epochs: 2}
 train: {batch_size: 16, device: cpu}

@@ -18,7 +18,7 @@ from tests.slurm.cluster import PATIENCE_SECONDS, await_end, await_restart, awai
 
 pytestmark = pytest.mark.slurm
 
-SETTINGS = ["train.max_steps=2", "data.train_images=64", "data.test_images=32", "run.seed=3"]
+SETTINGS = ["train.max_steps=2", "data.train_images=64", "data.test_images=16", "run.seed=3"]
 EDITS = {
     r"#SBATCH --gpus-per-node=\S+": "#SBATCH --gpus-per-node=2",
     r"#SBATCH --ntasks-per-node=4": "#SBATCH --ntasks-per-node=2",

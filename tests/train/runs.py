@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.context import RequestContext
 from tensorboard.data import server_ingester
@@ -17,6 +18,7 @@ from tensorboard.data.grpc_provider import GrpcDataProvider
 from tensorboard.data.proto.data_provider_pb2_grpc import TensorBoardDataProviderStub
 
 from configs.schema import Recipe
+from train import checkpoint
 
 
 def changed(recipe: Recipe, section: str, **values: Any) -> Recipe:
@@ -30,6 +32,12 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 
 def results(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "results.json").read_text())
+
+
+def last_state(run_dir: Path) -> dict[str, Any]:
+    """The training state in the newest checkpoint."""
+    folder = run_dir / "checkpoints"
+    return checkpoint.load(folder, checkpoint.manifests(folder)[-1], torch.device("cpu"))
 
 
 def events(run_dir: Path) -> EventAccumulator:

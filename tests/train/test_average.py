@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,19 +14,14 @@ from torch import Tensor, nn
 from configs.schema import Model, Optimizer, Recipe
 from jobs import storage
 from tests.train.made_runs import add_checkpoint, make_entries, make_recipe, write_export
-from tests.train.runs import changed, results, without_timings
+from tests.train.runs import changed
 from tests.train.steps import ALONE, CPU, first_step, waiting_refused
-from train import checkpoint
 from train.average import WeightAverage
-from train.dataset import load_dataset
-from train.evaluate import evaluate
 from train.model import build_model
 from train.optim import make_optimizer, settings_without_effect
 from train.prediction import read_model
 from train.state import Interval, TrainState, weights_sha256
 from train.step import make_step
-from train.stop import StopFlag
-from train.vote import StopVote
 from train.weights import load_weights
 
 Attempt = Callable[..., bool]
@@ -123,11 +117,6 @@ def short(recipe: Recipe) -> Recipe:
     return changed(recipe, "train", batch_size=8)
 
 
-def state_of(run_dir: Path) -> dict[str, Any]:
-    folder = run_dir / "checkpoints"
-    return checkpoint.load(folder, checkpoint.manifests(folder)[-1], CPU)
-
-
 def model_of(recipe: Recipe, entries: dict[str, Tensor]) -> nn.Module:
     model = build_model(recipe.model, seed=0)
     model.load_state_dict(entries)
@@ -175,52 +164,6 @@ def test_replayed_steps_average_and_rest_as_eager_ones_and_wait_for_nothing(shor
     ]
     assert (ends[1] - ends[0]).norm() < 0.05 * (ends[0] - start).norm()
     assert int(recorded.state.outcome.bn1.num_batches_tracked) == 6
-
-
-@pytest.mark.slow
-def test_run_on_two_ranks_is_scored_and_resumed_with_its_average(
-    short: Recipe, make_run: Callable[..., Path], attempt: Attempt
-) -> None:
-    recipe = changed(short, "train", ema_half_life=0.5)
-    whole = make_run(recipe, name="whole")
-    assert attempt(whole, world_size=2)
-
-    # All scores are the average's.
-    state = state_of(whole)
-    averaged = model_of(recipe, state["model_ema"])
-    assert weights_sha256(averaged) == results(whole)["weights_sha256"]
-    assert not torch.equal(state["model"]["fc.weight"], state["model_ema"]["fc.weight"])
-    test = load_dataset(recipe.data, CPU).test
-    vote = StopVote(StopFlag(), ALONE)
-    scores = evaluate(averaged, test, recipe, ALONE, contextlib.nullcontext(), vote)
-    told = [row for row in without_timings(whole) if row["mode"] == "val"][-1]
-    assert scores is not None
-    assert scores.confusion.tolist() == results(whole)["confusion_matrix"]
-    assert told["loss"] == pytest.approx(scores.loss, rel=1e-5)
-
-    # Stopped in the middle of the evaluation, where statistics differ by rank.
-    run_dir = make_run(recipe, name="interrupted")
-    assert not attempt(run_dir, world_size=2, looks=3)
-    stopped = state_of(run_dir)
-    assert (stopped["step"], stopped["last"]) == (3, None)
-    rows = stopped["ranks"]["statistics"]
-    assert not torch.equal(rows[0], rows[1])
-    torch.testing.assert_close(statistics_in(stopped), rows.mean(dim=0))
-    assert attempt(run_dir, world_size=2)
-    assert results(run_dir)["weights_sha256"] == results(whole)["weights_sha256"]
-    assert results(run_dir)["best"] == results(whole)["best"]
-    assert without_timings(run_dir) == without_timings(whole)
-
-
-def statistics_in(state: dict[str, Any]) -> Tensor:
-    """The statistics in both models of a checkpoint, float32 (n,)."""
-    values = [
-        value
-        for key in ("model", "model_ema")
-        for name, value in state[key].items()
-        if name.endswith(("running_mean", "running_var"))
-    ]
-    return torch.cat(values)
 
 
 def test_export_prediction_and_a_new_start_take_the_average(tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_steps_of_the_tail_change_last_layer_and_norms_alone_to_the_last_bit(
     """Weight decay and momentum included, which move a weight without any gradient."""
     recipe = changed(recipe, "model", zero_init_residual=False)  # or some gradients begin at 0
     recipe = changed(recipe, "optimizer", weight_decay=0.1)
-    recipe = changed(recipe, "schedule", epochs=1, fixres_tail=0.5)
-    recipe = changed(recipe, "train", batch_size=8, max_steps=4)
+    recipe = changed(recipe, "schedule", fixres_tail=0.5)
+    recipe = changed(recipe, "train", max_steps=4)
     take = first_step(recipe)
     model = take.state.model
     kernels = {name for name, value in model.named_parameters() if value.dim() == 4}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Recipe
+from tests import warm
 from tests.conftest import PROJECT
 from train.offline import is_remote
 
@@ -50,16 +51,11 @@ ATTEMPTS = {
 
 def guarded(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line of Python that is preceded by the worker's guard, with an empty cache."""
-    text = f"from train.offline import refuse_downloads; refuse_downloads(); {code}"
-    return subprocess.run(
-        [sys.executable, "-c", text],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(PROJECT), "TORCH_HOME": str(folder / "torch")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    script = folder / "attempt.py"
+    script.write_text(f"from train.offline import refuse_downloads; refuse_downloads(); {code}")
+    done = warm.run(script, cwd=folder, env=os.environ | {"TORCH_HOME": str(folder / "torch")})
+    script.unlink()
+    return done
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from configs.schema import Recipe
-from tests.train.runs import changed, results
+from tests.train.runs import results, without_timings
 from train.dataset import load_dataset
 from train.evaluate import Scores
 from train.pictures import GRID, mistakes_table, surest_mistakes
@@ -55,19 +56,24 @@ def test_a_mistake_is_told_with_its_picture_to_the_last_pixel() -> None:
 
 
 @pytest.mark.slow
-def test_a_finished_run_leaves_its_mistakes_and_leaves_the_same_ones_again(
+def test_a_finished_run_that_is_started_again_leaves_the_same_results_and_mistakes(
     recipe: Recipe,
-    make_run: Callable[..., Path],
+    whole_run: Callable[..., Path],
+    tmp_path: Path,
     attempt: Callable[..., bool],
 ) -> None:
-    """Also where the job was requeued after its last checkpoint, and on two ranks."""
-    run_dir = make_run(changed(recipe, "train", max_steps=1))
+    """A job requeued after its last checkpoint writes what was lost, on another number of ranks."""
+    whole = whole_run(recipe)
+    run_dir = shutil.copytree(whole, tmp_path / "run")
     path = run_dir / "mistakes.json"
-    assert attempt(run_dir)
     before = path.read_text()
     path.unlink()
     (run_dir / "results.json").unlink()
     assert attempt(run_dir, world_size=2)
+
+    for key in ("weights_sha256", "confusion_matrix", "best", "steps"):
+        assert results(run_dir)[key] == results(whole)[key]
+    assert without_timings(run_dir) == without_timings(whole)
 
     def told(text: str) -> list[dict[str, Any]]:
         return json.loads(text)["mistakes"]

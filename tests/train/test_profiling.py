@@ -29,8 +29,7 @@ PLUGIN_PATTERN = re.compile(r"^(.*?)(\.\d+)?\.pt\.trace\.json(?:\.gz)?$")
 def recipe(recipe: Recipe) -> Recipe:
     """One epoch of six steps."""
     recipe = changed(changed(recipe, "schedule", epochs=1), "logging", profile_steps=2)
-    recipe = changed(recipe, "data", train_images=48, test_images=10)
-    return changed(recipe, "train", batch_size=8)
+    return changed(recipe, "data", train_images=48, test_images=4)
 
 
 def events(trace: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -39,10 +40,10 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
     order = [(row["mode"], row["epoch"], row["iter"], row["step"]) for row in lines]
     assert order == [
         ("train", 1, 2, 2),
-        ("val", 1, 1, 3),
+        ("val", 1, 3, 3),
         ("train", 2, 1, 4),
         ("train", 2, 3, 6),
-        ("val", 2, 1, 6),
+        ("val", 2, 3, 6),
     ]
     mmcls = {"mode", "epoch", "iter", "lr", "memory", "data_time", "loss", "time"}
     assert mmcls <= lines[0].keys()
@@ -65,8 +66,8 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
     assert end["accuracy_top-1"] == lines[-1]["accuracy_top-1"]
     assert end["accuracy_top-5"] == lines[-1]["accuracy_top-5"]
     confusion = np.array(end["confusion_matrix"])
-    assert confusion.sum() == 30
-    assert end["accuracy_top-1"] == pytest.approx(100 * confusion.trace() / 30)
+    assert confusion.sum() == 12
+    assert end["accuracy_top-1"] == pytest.approx(100 * confusion.trace() / 12)
     best = max((row for row in lines if row["mode"] == "val"), key=lambda r: r["accuracy_top-1"])
     assert end["best"] == {key: best[key] for key in ("accuracy_top-1", "accuracy_top-5", "epoch")}
     assert (end["steps"], end["epochs"], end["world_size"], end["device"]) == (6, 2, 1, "cpu")
@@ -80,20 +81,11 @@ def test_metrics_tensorboard_results_and_checkpoint_agree(
 
 @pytest.mark.slow
 def test_loss_curve_is_the_same_on_1_2_and_4_ranks(
-    recipe: Recipe, make_run: Callable[..., Path], attempt: Callable[..., bool]
+    same_on_any_ranks: Recipe, whole_run: Callable[..., Path]
 ) -> None:
-    """With micro-batches, batch norm sees the same groups of images on any number of ranks.
-
-    At 64 px, for at 32 px the last maps are single pixels: there the statistics of 8 values
-    amplify a last bit a thousandfold a step.
-    """
-    recipe = changed(recipe, "train", batch_size=32, micro_batch_size=8, max_steps=4)
-    recipe = changed(recipe, "data", train_images=96, resolution=64)
-    recipe = changed(changed(recipe, "logging", every_steps=1), "optimizer", lr=0.005)
     curves = {}
     for world_size in (1, 2, 4):
-        run_dir = make_run(recipe, name=f"ranks-{world_size}")
-        assert attempt(run_dir, world_size)
+        run_dir = whole_run(same_on_any_ranks, world_size)
         curves[world_size] = [row["loss"] for row in rows(run_dir) if row["mode"] == "train"]
         assert results(run_dir)["world_size"] == world_size
 
@@ -123,21 +115,6 @@ def test_worker_that_is_asked_to_stop_saves_and_leaves_with_75(
     [*_, saved] = checkpoint.manifests(run_dir / "checkpoints")
     assert f"stopped after step {saved.step}" in out
     assert not (run_dir / "results.json").exists()
-
-
-def test_finished_run_started_again_changes_nothing_but_its_results_file(
-    recipe: Recipe, make_run: Callable[..., Path], attempt: Callable[..., bool]
-) -> None:
-    """A job requeued after its last checkpoint writes the results that were lost."""
-    run_dir = make_run(changed(recipe, "train", max_steps=1))
-    assert attempt(run_dir)
-    before = results(run_dir)
-    (run_dir / "results.json").unlink()
-    assert attempt(run_dir)
-
-    assert results(run_dir)["weights_sha256"] == before["weights_sha256"]
-    assert results(run_dir)["confusion_matrix"] == before["confusion_matrix"]
-    assert len([row for row in rows(run_dir) if row["mode"] == "val"]) == 1
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
@@ -178,14 +155,9 @@ def test_weights_that_the_last_step_broke_are_neither_saved_nor_scored(
 
 
 def test_another_recipe_cannot_go_on_with_a_checkpoint(
-    recipe: Recipe,
-    make_run: Callable[..., Path],
-    attempt: Callable[..., bool],
-    train: Runner,
+    recipe: Recipe, whole_run: Callable[..., Path], tmp_path: Path, train: Runner
 ) -> None:
-    recipe = changed(recipe, "train", max_steps=1)
-    run_dir = make_run(recipe)
-    assert attempt(run_dir)
+    run_dir = shutil.copytree(whole_run(recipe), tmp_path / "run")
     (run_dir / "config.yaml").write_text(dump_recipe(changed(recipe, "optimizer", momentum=0.1)))
     [(code, _, err)] = train(run_dir)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from rich.console import Console
 
 from configs.schema import Model
+from tests import warm
 from tests.train.layouts import LAYOUTS, Entries, Layout, mmcls, mmengine, save
 from tests.train.unfit import FOREIGN, UNFIT
 from train.containers import Checkpoint
@@ -22,8 +21,6 @@ from train.errors import RequestError
 from train.layouts import find_network
 from train.model import ResNet50, build_model
 from train.weights import Account, load_weights, reconcile
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -180,15 +177,10 @@ def test_table_is_short_and_says_what_the_file_is(model: ResNet50, saved_entries
     assert account.summary().startswith("320 entries loaded (mmcls layout); ignored: meta, ema_con")
 
 
-def account_of(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "train.weights", *map(str, arguments)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-
-
 def test_command_prints_the_account(saved_entries: Entries, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"meta": {}, "state_dict": mmcls(saved_entries)}, path)
-    outcome = account_of(path, "--classes", 100)
+    outcome = warm.run("train.weights", path, "--classes", 100)
 
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert "318" in outcome.stdout
@@ -196,7 +188,7 @@ def test_command_prints_the_account(saved_entries: Entries, tmp_path: Path) -> N
 
 
 def test_command_refuses_with_exit_code_1(tmp_path: Path) -> None:
-    outcome = account_of(tmp_path / "absent.pth")
+    outcome = warm.run("train.weights", tmp_path / "absent.pth")
 
     assert (outcome.returncode, outcome.stdout) == (1, "")
     assert outcome.stderr.startswith("refused: model.weights: there is no file")
