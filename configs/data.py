@@ -117,9 +117,15 @@ class Data(Section):
 
     @field_validator("std")
     @classmethod
-    def _std_is_in_grey_levels(cls, value: list[float]) -> list[float]:
+    def _std_is_in_grey_levels(cls, value: list[float], others: ValidationInfo) -> list[float]:
         if not 0.001 <= min(value) <= max(value) <= 10_000:
             raise ValueError(
                 "every channel's standard deviation must be from 0.001 to 10000 grey levels"
+            )
+        mean = others.data.get("mean", [0.0])
+        if 0 < min(mean) <= max(mean) <= 1 and max(value) < 1:
+            raise ValueError(
+                f"this and data.mean {mean} are of images from 0 to 1, and these are from 0 to "
+                "255: multiply both by 255"
             )
         return value
