@@ -34,7 +34,7 @@ def confusion_picture(counts: np.ndarray, classes: list[str]) -> np.ndarray:
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
     for text in axes.texts:
-        text.set_in_layout(False)  # they are inside; measuring them takes as long as drawing them
+        text.set_in_layout(False)  # they are inside, so the layout need not measure them
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted class")
@@ -55,7 +55,7 @@ def mistakes_picture(scores: Scores, images: Tensor, classes: list[str]) -> np.n
     """
     surest = surest_mistakes(scores)
     figure = Figure(figsize=(8, 8.8))
-    # One pair of axes, for each pair draws its own ticks: 25 of them take ten times as long.
+    # One pair of axes, for each pair draws its own ticks: 25 of them take four times as long.
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     high = 0.8 * 8 / 8.8  # so that they are square

@@ -19,7 +19,7 @@ from configs.schema import Recipe
 from tests.train.runs import results, without_timings
 from train.dataset import load_dataset
 from train.evaluate import Scores
-from train.pictures import GRID, mistakes_table, surest_mistakes
+from train.pictures import GRID, mistakes_picture, mistakes_table, surest_mistakes
 
 
 def scores(predictions: list[int], confidences: list[float]) -> Scores:
@@ -53,6 +53,33 @@ def test_a_mistake_is_told_with_its_picture_to_the_last_pixel() -> None:
     png = base64.b64decode(str(told.pop("png")))
     assert told == {"index": 1, "true": "cat", "predicted": "<b>", "confidence": 0.8}
     assert np.array_equal(pixels(png), images[1].numpy())
+
+
+def test_the_picture_of_mistakes_has_each_in_its_square_surest_first_row_by_row() -> None:
+    colours = torch.tensor(
+        [[200, 0, 0], [0, 200, 0], [0, 0, 200], [9, 99, 0], [0, 9, 99], [99, 0, 9]]
+    )
+    images = colours.to(torch.uint8)[:, None, None].expand(6, 32, 32, 3)
+    confidences = [0.5, 0.9, 0.7, 0.6, 0.8, 0.4]
+    picture = mistakes_picture(scores([1] * 6, confidences), images, ["cat", "dog", "cow"])
+
+    assert picture.shape == (880, 800, 3)
+    surest_first = colours[torch.tensor(confidences).argsort(descending=True)].numpy()
+    for place, colour in enumerate(surest_first):
+        rows, columns = np.nonzero((picture == colour).all(axis=2))
+        assert np.ptp(rows) == pytest.approx(128, abs=2)
+        assert np.ptp(columns) == pytest.approx(128, abs=2)
+        row, column = divmod(place, GRID)
+        assert (rows.min() // 176, rows.max() // 176) == (row, row)
+        assert (columns.min() // 160, columns.max() // 160) == (column, column)
+        text = picture[176 * row : rows.min() - 1, 160 * column : 160 * (column + 1)]
+        assert (text < 128).any(), "its classes stand over it"
+
+
+def test_the_picture_of_no_mistakes_says_so() -> None:
+    picture = mistakes_picture(scores([0], [0.9]), torch.zeros(1, 32, 32, 3), ["cat", "dog", "cow"])
+
+    assert (picture < 128).any()
 
 
 @pytest.mark.slow
