@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -18,13 +16,12 @@ from configs.archives import ARCHIVE_NAME
 from jobs import bundle, sources, wheelhouse
 from jobs import stage as command
 from jobs.errors import RequestError, WorkError
-from jobs.manifest import measure, verify
+from jobs.manifest import verify
 from jobs.sources import SOURCES, Source
 from jobs.target import Target
 from tests.conftest import PROJECT
 from tests.jobs.unsteady_server import Behaviour, serving
 from tests.jobs.wheels import make_wheel
-from tests.jobs.workplace import Workplace
 
 TARGET = Target("3.11", 28, "x86_64", "cuda")
 ARCHIVE, WEIGHTS = b"an archive", b"some weights"
@@ -303,40 +300,3 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_clear_error(
 
     with pytest.raises(WorkError, match="No space left on device; what has come is kept"):
         stage(tmp_path / "bundle", brought, *RECIPE)
-
-
-def test_a_connected_machine_needs_five_packages() -> None:
-    """So that nobody needs 5 GB of torch there: they are named in docs/offline.md."""
-    code = (
-        "import sys; from jobs import cli, manifest, stage, wheelhouse\n"
-        "from configs import load_recipe; load_recipe('finetune.yaml')\n"
-        "print(*{name.partition('.')[0] for name, module in sys.modules.items()\n"
-        "        if 'site-packages' in (getattr(module, '__file__', '') or '')})"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-
-    brought_along = {"typing_extensions", "annotated_types", "pydantic_core", "typing_inspection"}
-    packages = {"pydantic", "yaml", "rich", "filelock", "packaging"}
-    assert {name for name in done.stdout.split() if name[0] != "_"} - brought_along == packages
-
-
-def run(workplace: Workplace, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return workplace.launch("stage", *arguments)
-
-
-def test_the_commands_exit_codes(workplace: Workplace, tmp_path: Path) -> None:
-    """0 done, 1 the work failed, 2 the request was wrong."""
-    shutil.copy(PROJECT / "pyproject.toml", workplace.project)
-
-    assert run(workplace).returncode == 2
-    assert run(workplace, "--to", "x", "--python", "2.7").returncode == 2
-    assert run(workplace, "--to", "x", "--config", "no-such.yaml").returncode == 2
-    assert run(workplace, "--verify", str(tmp_path / "none")).returncode == 2
-    (tmp_path / "manifest.json").write_text("{")
-    damaged = run(workplace, "--verify", str(tmp_path))
-    assert damaged.returncode == 1
-    assert damaged.stderr.count("\n") == 1
-    assert measure(tmp_path / "manifest.json").size == 1
