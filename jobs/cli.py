@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        _flush()
+        return code
     except RequestError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -47,6 +49,21 @@ def main(arguments: list[str]) -> int:
         # The reader (`| head`) has what it wanted. Python would complain once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _flush() -> None:
+    """Print what is not printed yet, while what is wrong with that can still be told.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        WorkError: stdout cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WorkError(f"the output cannot be written: {error.strerror}") from None
 
 
 def _run(arguments: list[str]) -> int:

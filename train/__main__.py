@@ -12,13 +12,13 @@ node is not what the run was given.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import traceback
 from pathlib import Path
 
 from train.errors import RequestError, UnfitNodeError
+from train.process import leave, many_imports
 from train.stop import STOP_SIGNALS, STOPPED_EXIT_CODE, StopFlag
 
 UNFIT_NODE_EXIT_CODE = 76
@@ -39,7 +39,9 @@ def main() -> int:
         print(f"error: {words}", file=sys.stderr)
         return 2
     from train.offline import refuse_downloads
-    from train.worker import run
+
+    with many_imports():
+        from train.worker import run
 
     refuse_downloads()
     try:
@@ -57,9 +59,4 @@ if __name__ == "__main__":
     for number in STOP_SIGNALS:
         # What there was to save is saved; Python's own end would put back handlers that kill.
         signal.signal(number, signal.SIG_IGN)
-    if code in (0, STOPPED_EXIT_CODE):
-        sys.exit(code)
-    # Without the orderly end, in which communication libraries wait for peers that wait for us.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(code)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from train.errors import RequestError
+from train.process import leave, many_imports
 
 LAYOUTS = ("mmcls", "torchvision", "safetensors")
 SUFFIX = ".safetensors"
@@ -57,7 +58,8 @@ def main() -> int:
     try:
         check_target(args.out, args.layout)
         # Only now: importing torch takes seconds.
-        from train import writers
+        with many_imports():
+            from train import writers
 
         print(writers.export(args.run, args.layout, args.out, best=args.best))
     except RequestError as error:
@@ -72,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

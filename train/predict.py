@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from train.errors import RequestError
 from train.files import whole_file
 from train.photos import find_images
+from train.process import leave, many_imports
 
 EXAMPLES = """examples:
   python -m train.predict --checkpoint resnet50.safetensors photo.jpg
@@ -121,7 +122,8 @@ def run(checkpoint: Path, sources: list[Path], given: dict[str, Any], output: Pa
     if next(find_images(sources, lambda _path, _why: None), None) is None:
         raise RequestError(f"there is no image in {', '.join(map(str, sources))}")
     # Only now: importing torch takes seconds.
-    from train.prediction import predict, read_model
+    with many_imports():
+        from train.prediction import predict, read_model
 
     unread = 0
 
@@ -164,4 +166,4 @@ def target(output: Path | None) -> Iterator[BinaryIO]:
 if __name__ == "__main__":
     # What is half written is removed then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    leave(main())

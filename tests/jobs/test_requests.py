@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,21 @@ def test_every_command_shows_an_example(workplace: Workplace) -> None:
     for command in commands:
         done = workplace.launch(command, "--help")
         assert f"example:\n  python launch.py {command} " in done.stdout
+
+
+def test_output_that_cannot_be_written_is_an_error_and_not_lost_in_silence(
+    workplace: Workplace,
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "launch.py", "completion", "bash"],
+            cwd=workplace.project,
+            env={**workplace.environment, "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    expected = "error: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, expected)
