@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -27,6 +26,7 @@ from typing import Any
 from configs import dump_recipe
 from configs.archives import ARCHIVE_NAME
 from configs.schema import Data, Logging, Recipe, Schedule, Train
+from tests import warm
 from tests.train.runs import board, results, shown_by_data_server, without_timings
 from train.digits import write_digits
 
@@ -129,8 +129,7 @@ class Drill:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
         self.random = random.Random(seed)  # noqa: S311 - not a secret
-        self.workers = multiprocessing.get_context("forkserver")
-        self.workers.set_forkserver_preload(["train.worker"])
+        self.workers = warm.context()
         (folder / "data").mkdir()
         write_digits(folder / "data" / ARCHIVE_NAME)
         self.calm = self.new_run("calm")

@@ -13,9 +13,10 @@ from tests.jobs.workplace import Workplace, eventually, ledger_lines
 
 SMALL = (
     "--config", "stub.yaml", "--engine", "slurm",
-    "--set", "cluster.nodes=2", "--set", "cluster.gpus_per_node=2",
+    "--set", "cluster.nodes=2", "--set", "cluster.gpus_per_node=1",
     "--set", "cluster.time_limit=00:10:00",
 )  # fmt: skip
+WIDE = ("--set", "cluster.gpus_per_node=2")
 LONG = ("--set", "cluster.env.STUB_STEPS='3000'")
 PATIENCE_SECONDS = 300  # four processes share two slow cores
 
@@ -28,7 +29,7 @@ def slurm(workplace: Workplace, *command: str) -> str:
 
 
 def submit(workplace: Workplace, *arguments: str) -> tuple[RunDirectory, str]:
-    """Queue two nodes of two stub workers; the run and its job id."""
+    """Queue a stub worker on each of two nodes, with WIDE two on each; the run and its job id."""
     before = set(workplace.runs)
     done = workplace.launch(*SMALL, *arguments)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from tests.jobs.workplace import Workplace, ledger_lines, worker_reports
 from tests.slurm.cluster import (
     LONG,
     SMALL,
+    WIDE,
     await_end,
     await_ledger_end,
     await_status,
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slurm
 
 
 def test_a_job_on_two_nodes_completes_with_each_rank_in_its_place(workplace: Workplace) -> None:
-    run, job = submit(workplace)
+    run, job = submit(workplace, *WIDE)
 
     assert await_end(workplace, job) == "COMPLETED"
     reports = worker_reports(run)
@@ -125,7 +126,7 @@ def test_a_submission_from_inside_salloc_is_the_same_job(workplace: Workplace) -
     job = done.stdout.split()[2].rstrip(":")
     assert await_end(workplace, job) == "COMPLETED"
     [run] = workplace.runs
-    assert [report["WORLD_SIZE"] for report in worker_reports(run)] == ["4"] * 4
+    assert [report["WORLD_SIZE"] for report in worker_reports(run)] == ["2"] * 2
 
 
 @pytest.mark.parametrize(
@@ -169,16 +170,16 @@ def test_a_refused_key_is_shown_with_its_file_and_line(workplace: Workplace) -> 
 
 def test_a_crash_ends_the_job_at_once_and_names_the_rank(workplace: Workplace) -> None:
     once = ("--set", "cluster.max_crashes=1")
-    run, job = submit(workplace, *LONG, *once, "--set", "cluster.env.STUB=crash:3")
+    run, job = submit(workplace, *LONG, *once, "--set", "cluster.env.STUB=crash:1")
 
     assert await_end(workplace, job) == "FAILED"
     line = await_ledger_end(run, 1)
     assert (line["reason"], line["exit_code"]) == ("crash", 1)
     logs = workplace.launch("logs", run.label)
-    assert "rank 3 on" in logs.stderr
+    assert "rank 1 on" in logs.stderr
     assert "RuntimeError: broken on purpose" in logs.stderr
     assert "RuntimeError: broken on purpose" in run.launcher_log.read_text()
-    assert "rank 3 on" in workplace.launch("status", run.label).stdout
+    assert "rank 1 on" in workplace.launch("status", run.label).stdout
 
 
 def test_a_refusal_by_the_worker_is_not_tried_again(workplace: Workplace) -> None:
