@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.origin import PACKAGES
 from tests.conftest import PROJECT
 
 
@@ -77,6 +78,10 @@ def _run(command: list[str], variables: dict[str, str], cwd: Path, outputs: list
     # A child of a fork server would start all processes of its own with another one.
     multiprocessing.set_start_method(None, force=True)
     program, *sys.argv[1:] = command
+    if cwd != PROJECT:  # a project of its own, with its own code
+        sys.path.insert(0, str(cwd))
+        for name in [each for each in sys.modules if each.partition(".")[0] in PACKAGES]:
+            del sys.modules[name]
     if program.endswith(".py"):
         runpy.run_path(program, run_name="__main__")
     else:

@@ -13,16 +13,11 @@ from typing import NoReturn
 
 @contextlib.contextmanager
 def many_imports() -> Iterator[None]:
-    """Import without looking for garbage: torch makes 360,000 objects and hardly any of that.
-
-    What has been imported by the end stays out of every later search, which then takes a
-    thousandth of the time; see `gc.freeze` in Python's documentation.
-    """
+    """Import without looking for garbage: torch makes 360,000 objects and hardly any of that."""
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 

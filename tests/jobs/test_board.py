@@ -53,7 +53,8 @@ def four_runs(workplace: Workplace, tmp_path: Path) -> Iterator[Workplace]:
     write_curves(workplace, *RUNS)
     (workplace.logs / "b" / "20260103-000000-bbbb" / "sweep.json").write_text("{}")
     yield workplace
-    workplace.launch("tensorboard", "--stop")
+    if servers(workplace):
+        workplace.launch("tensorboard", "--stop")
 
 
 def servers(workplace: Workplace) -> list[boardserver.Server]:

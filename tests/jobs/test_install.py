@@ -35,6 +35,7 @@ FACTS = {
 ARGUMENTS = ("--config", "finetune.yaml", "--set", "run.notes=two  words = $HOME 'quoted' =")
 LAUNCH = "import sys, one; print('doctor:', sys.argv[1:], one.HERE); sys.exit(len(sys.argv) - 6)\n"
 WHEEL = "one-1.0-py3-none-any.whl"
+FILES = ("data/archive", "data/a ' \" b", "data/[*]?", ".hidden")
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def bundle(tmp_path: Path) -> Path:
     bundle = tmp_path / "share of all" / "bundle"
     (bundle / "wheels").mkdir(parents=True)
     (bundle / "files" / "data").mkdir(parents=True)
-    (bundle / "files" / "data" / "archive").write_text("images")
+    for name in FILES:
+        (bundle / "files" / name).write_text(name)
     sha256 = make_wheel(bundle / "wheels", WHEEL, one__py="HERE = __file__\n")
     (bundle / "requirements.txt").write_text(f"one==1.0 --hash=sha256:{sha256}\n")
     (tmp_path / "launch.py").write_text(LAUNCH)
@@ -88,13 +90,32 @@ def place(bundle: Path) -> Path:
     return bundle.parents[1] / "slurm-finetune"
 
 
-def test_a_bundle_becomes_a_project_with_its_environment(bundle: Path, place: Path) -> None:
-    code, out, err = install(bundle)
+@pytest.fixture
+def misleading(tmp_path: Path) -> dict[str, str]:
+    """A person's settings of pip and Python that lead elsewhere."""
+    home = tmp_path / "home"
+    (home / ".config" / "pip").mkdir(parents=True)
+    wrong = "[global]\nindex-url = http://127.0.0.1:9/\nuser = true\ntarget = /nowhere\n"
+    (home / ".config" / "pip" / "pip.conf").write_text(wrong)
+    (tmp_path / "venv.py").write_text("raise ImportError")
+    return {
+        "HOME": str(home),
+        "PIP_CONFIG_FILE": str(home / ".config" / "pip" / "pip.conf"),
+        "PIP_NO_DEPS": "1",
+        "PIP_TARGET": "/nowhere",
+        "PYTHONPATH": str(tmp_path),
+    }
+
+
+def test_a_bundle_becomes_a_project_with_its_environment_whatever_a_person_has_set(
+    bundle: Path, place: Path, misleading: dict[str, str]
+) -> None:
+    code, out, err = install(bundle, **misleading)
 
     assert (code, err.count("error")) == (0, 0), err
     packages = place / ".venv" / "lib" / f"python{PYTHON}" / "site-packages"
     assert out == f"doctor: {['doctor', *ARGUMENTS]} {packages / 'one.py'}\n"
-    assert (place / "data" / "archive").read_text() == "images"
+    assert all((place / name).read_text() == name for name in FILES)
     assert (place / ".venv" / "installed").exists()
     assert not (place / ".installing").exists()
     assert f"cd {place} && . .venv/bin/activate" in err
@@ -102,25 +123,6 @@ def test_a_bundle_becomes_a_project_with_its_environment(bundle: Path, place: Pa
     again = install(bundle)
     assert again[0] == 2
     assert f"error: {place} is there already; name another folder by --to" in again[2]
-
-
-def test_settings_of_pip_and_python_lead_nowhere_else(bundle: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / ".config" / "pip").mkdir(parents=True)
-    wrong = "[global]\nindex-url = http://127.0.0.1:9/\nuser = true\ntarget = /nowhere\n"
-    (home / ".config" / "pip" / "pip.conf").write_text(wrong)
-    (tmp_path / "venv.py").write_text("raise ImportError")
-
-    code, _, err = install(
-        bundle,
-        HOME=str(home),
-        PIP_CONFIG_FILE=str(home / ".config" / "pip" / "pip.conf"),
-        PIP_NO_DEPS="1",
-        PIP_TARGET="/nowhere",
-        PYTHONPATH=str(tmp_path),
-    )
-
-    assert code == 0, err
 
 
 def test_doctor_s_verdict_is_the_exit_code_and_the_project_stays(bundle: Path, place: Path) -> None:
@@ -204,17 +206,23 @@ def test_a_machine_that_it_is_not_for_is_told(
     assert part in err
 
 
-def test_the_python_that_fits_is_found(bundle: Path, tmp_path: Path) -> None:
+def test_the_python_that_fits_is_found_and_a_file_system_without_locks_is_no_reason_to_stop(
+    bundle: Path, tmp_path: Path
+) -> None:
     """`python3` may be too old, where python3.11 has another name on PATH."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / f"python{PYTHON}").symlink_to(Path(sys.executable).resolve())
-    (tools / "python3").write_text("#!/bin/sh\necho too old >&2\nexit 1\n")
-    (tools / "python3").chmod(0o755)
+    for name, script in (
+        ("python3", "echo too old >&2; exit 1"),
+        ("flock", "echo 'flock: 9: No locks available' >&2; exit 71"),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
 
     code, _, err = install(bundle, PYTHON="", PATH=path)
-    assert code == 0, err
+    assert (code, "flock" in err) == (0, False), err
 
     (tools / f"python{PYTHON}").unlink()
     (tools / f"python{PYTHON}").write_text("#!/bin/sh\nexit 1\n")

@@ -30,6 +30,14 @@ from tests.jobs.workplace import (
 LONG = {"STUB_STEPS": "600"}
 
 
+@pytest.fixture
+def workplace(workplace: Workplace) -> Workplace:
+    """With two workers, one of which may end before the other."""
+    recipe = workplace.project / "configs" / "stub.yaml"
+    recipe.write_text(recipe.read_text().replace("cpu_workers: 1", "cpu_workers: 2"))
+    return workplace
+
+
 def start_long(
     workplace: Workplace, **variables: str
 ) -> tuple[subprocess.Popen[str], RunDirectory, list[int]]:

@@ -150,7 +150,7 @@ def test_the_times_say_when_the_log_grew(tmp_path: Path) -> None:
 
 
 def test_a_moved_run_is_read_where_it_lies(workplace: Workplace, tmp_path: Path) -> None:
-    workplace.launch("--config", "stub.yaml", STUB="crash:1")
+    workplace.launch("--config", "stub.yaml", STUB="crash:0")
     [run] = workplace.runs
     moved = tmp_path / "archive" / "kept"
     moved.parent.mkdir()
@@ -159,14 +159,15 @@ def test_a_moved_run_is_read_where_it_lies(workplace: Workplace, tmp_path: Path)
     done = workplace.launch("logs", str(moved))
 
     assert done.returncode == 0
-    assert "[rank-001] RuntimeError: broken on purpose" in done.stdout
-    assert f"its log: {moved}/attempt-01/rank-001.log" in done.stderr
+    assert "RuntimeError: broken on purpose" in done.stdout
+    assert f"its log: {moved}/attempt-01/rank-000.log" in done.stderr
 
 
 def test_following_goes_on_through_attempts_and_says_which_begins(
     workplace: Workplace, tmp_path: Path
 ) -> None:
-    first = workplace.start("--config", "stub.yaml", STUB_STEPS="600")
+    two = ("--set", "cluster.cpu_workers=2")
+    first = workplace.start("--config", "stub.yaml", *two, STUB_STEPS="600")
     run = eventually("a run", lambda: workplace.runs)[0]
     eventually("steps", run.metrics.exists)
     shown, said = tmp_path / "shown", tmp_path / "said"

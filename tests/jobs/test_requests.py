@@ -22,9 +22,15 @@ def files(folder: Path) -> set[Path]:
     [
         ("--config nowhere.yaml", "nowhere.yaml"),
         ("--config stub.yaml --set train.batch_siz=8", "did you mean 'train.batch_size'"),
-        ("--config stub.yaml --set train.batch_size=33", "the nearest that can: 32 and 34"),
-        ("--config stub.yaml --set train.micro_batch_size=32", "the nearest that can: 16"),
-        ("--config stub.yaml --set train.batch_size=2", "two images"),
+        (
+            "--config stub.yaml --set cluster.cpu_workers=2 --set train.batch_size=33",
+            "the nearest that can: 32 and 34",
+        ),
+        (
+            "--config stub.yaml --set cluster.cpu_workers=2 --set train.micro_batch_size=32",
+            "the nearest that can: 16",
+        ),
+        ("--config stub.yaml --set train.batch_size=1", "two images"),
         ("--config stub.yaml --set cluster.nodes=2", "--set cluster.nodes: 2 nodes need Slurm"),
         ("--config stub.yaml --set data.root=elsewhere", "cs.toronto.edu/~kriz/cifar-10-python"),
         ("--config stub.yaml --set model.weights=no.pth", "--set model.weights:"),
@@ -58,6 +64,7 @@ def test_all_problems_are_told_at_once_each_with_its_place(workplace: Workplace)
         "model:\n"
         "  weights: no.pth\n"
         "train: {batch_size: 9}\n"
+        "cluster: {cpu_workers: 2}\n"
     )
 
     done = workplace.launch("--config", "bad.yaml")

@@ -122,7 +122,7 @@ def test_before_the_first_checkpoint_the_whole_schedule_may_change(workplace: Wo
 
 def test_of_a_sweep_every_run_that_ended_unfinished_goes_on(workplace: Workplace) -> None:
     workplace.launch(
-        "--config", "stub.yaml", "--sweep", "run.seed=1,2,3", STUB="crash:1", STUB_STEPS="300"
+        "--config", "stub.yaml", "--sweep", "run.seed=1,2,3", STUB="crash:0", STUB_STEPS="300"
     )
     first, second, third = workplace.runs
     one = workplace.launch("resume", second.label)

@@ -168,7 +168,7 @@ def test_what_has_changed_is_named_whatever_became_of_it(tmp_path: Path) -> None
         assert len(snapshot.changed_files(tmp_path / "code")) == 1
 
 
-@pytest.mark.parametrize("behaviour", ["", "crash:1"])
+@pytest.mark.parametrize("behaviour", ["", "crash:0"])
 def test_a_run_whose_code_was_changed_is_refused_by_name_however_it_ended(
     workplace: Workplace, behaviour: str
 ) -> None:

@@ -70,7 +70,7 @@ def test_without_slurm_the_runs_follow_each_other_and_a_failure_stops_none(
     workplace: Workplace,
 ) -> None:
     done = workplace.launch(
-        "--config", "stub.yaml", "--set", "cluster.env.STUB=crash:1",
+        "--config", "stub.yaml", "--set", "cluster.env.STUB=crash:0",
         "--set", "cluster.env.STUB_STEPS='300'",
         "--sweep", "train.batch_size=32,64", "--sweep", "run.seed=7,8",
     )  # fmt: skip

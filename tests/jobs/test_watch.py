@@ -192,7 +192,7 @@ def test_leaving_the_screen_leaves_the_run_and_the_terminal_alone(
 
 
 def test_a_screen_ends_with_its_run_and_leaves_the_end_to_read(workplace: Workplace) -> None:
-    run = workplace.start("--config", "stub.yaml", STUB_STEPS="300", STUB="crash:1")
+    run = workplace.start("--config", "stub.yaml", STUB_STEPS="300", STUB="crash:0")
     eventually("a run", lambda: workplace.runs)
     process, terminal = start_in_terminal(workplace, "watch")
 
@@ -200,7 +200,7 @@ def test_a_screen_ends_with_its_run_and_leaves_the_end_to_read(workplace: Workpl
 
     assert process.wait(timeout=30) == 1
     left = text.rpartition("\x1b[?1049l")[2]
-    assert "rank 1 on" in left
+    assert "rank 0 on" in left
     assert "RuntimeError: broken on purpose" in left
     run.wait(timeout=60)
     os.close(terminal)
@@ -222,7 +222,7 @@ def test_plain_lines_tell_what_changes_until_the_end(workplace: Workplace) -> No
 
 
 def test_a_failed_run_is_told_with_its_digest_and_exit_code(workplace: Workplace) -> None:
-    workplace.launch("--config", "stub.yaml", STUB="crash:1", STUB_STEPS="300")
+    workplace.launch("--config", "stub.yaml", STUB="crash:0", STUB_STEPS="300")
 
     done = workplace.launch("watch")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.controller import clean_environment
 from jobs.rundir import RunDirectory, all_runs
+from tests import warm
 from tests.conftest import PROJECT
 
 STUB = Path(__file__).with_name("stub_worker.py")
@@ -38,15 +39,10 @@ class Workplace:
 
     def launch(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`python launch.py ARGUMENTS` to its end."""
-        return subprocess.run(
-            self._command(arguments),
-            cwd=self.project,
-            env={**self.environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        started = warm.Started(
+            "launch.py", *arguments, env={**self.environment, **variables}, cwd=self.project
         )
+        return started.wait(timeout=120)
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """`python launch.py ARGUMENTS`, going on in a session of its own."""
@@ -65,7 +61,7 @@ class Workplace:
 
 
 def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
-    """A project in `folder` with the stub as its worker and a recipe that suits it."""
+    """A project in `folder` with the stub as its worker and a recipe for one of it."""
     ignored = shutil.ignore_patterns("__pycache__", "site.yaml")
     for part in ("jobs", "configs"):
         shutil.copytree(PROJECT / part, folder / part, ignore=ignored)
@@ -77,7 +73,7 @@ def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
     (folder / "data").mkdir()
     (folder / "data" / "cifar-10-python.tar.gz").write_bytes(b"an archive")
     (folder / "configs" / "stub.yaml").write_text(
-        "cluster: {engine: local, gpus_per_node: all, cpu_workers: 2, cpus_per_gpu: 1}\n"
+        "cluster: {engine: local, gpus_per_node: all, cpu_workers: 1, cpus_per_gpu: 1}\n"
         "data: {root: data, md5: none}\n"
         "train: {batch_size: 32, device: cpu}\n",
         encoding="utf-8",

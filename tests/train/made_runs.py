@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,23 @@ def make_recipe(stem: str = "imagenet") -> Recipe:
 
 def make_entries(recipe: Recipe, seed: int = 1) -> dict[str, Tensor]:
     """All 320 entries, those of the norms and the counters changed, too."""
-    model = build_model(recipe.model, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    for name, value in model.state_dict().items():
+    entries = {}
+    for name, value in initial_entries(recipe.model.stem).items():
+        noise = torch.rand(value.shape if value.dim() == 1 else 1, generator=generator)
         if name.endswith("num_batches_tracked"):
-            value.fill_(7)
+            entries[name] = torch.full_like(value, 7)
         elif value.dim() == 1:
-            noise = torch.rand(value.shape, generator=generator)
-            value.copy_(0.5 + noise if name.endswith(("weight", "var")) else noise - 0.5)
-    return model.state_dict()
+            entries[name] = 0.5 + noise if name.endswith(("weight", "var")) else noise - 0.5
+        else:
+            entries[name] = value * (0.5 + noise)
+    return entries
+
+
+@functools.cache
+def initial_entries(stem: str) -> dict[str, Tensor]:
+    """The entries of a model at its start, 25 million random numbers, made once."""
+    return build_model(make_recipe(stem).model, seed=1).state_dict()
 
 
 def add_checkpoint(

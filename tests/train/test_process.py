@@ -16,7 +16,7 @@ from train.process import leave, many_imports
 with many_imports():
     assert not gc.isenabled()
     import decimal
-assert gc.isenabled() and gc.get_freeze_count() > 1000
+assert gc.isenabled()
 atexit.register(print, "registered")
 threading.Thread(target=threading.Event().wait).start()
 print("printed", end="")
