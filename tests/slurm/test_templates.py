@@ -20,8 +20,6 @@ pytestmark = pytest.mark.slurm
 
 SETTINGS = ["train.max_steps=2", "data.train_images=64", "data.test_images=16", "run.seed=3"]
 EDITS = {
-    r"#SBATCH --gpus-per-node=\S+": "#SBATCH --gpus-per-node=2",
-    r"#SBATCH --ntasks-per-node=4": "#SBATCH --ntasks-per-node=2",
     r"#SBATCH --cpus-per-task=\S+": "#SBATCH --cpus-per-task=2",
     r"#SBATCH --time=\S+": "#SBATCH --time=00:10:00",
     r"RECIPE=\S+": "RECIPE=quickstart.yaml",
@@ -29,11 +27,17 @@ EDITS = {
 }
 
 
-def edit(template: Path, overrides: list[str], run: Path) -> str:
-    """The template as a user would leave it: its head changed, the rest as it is."""
+def edit(template: Path, overrides: list[str], run: Path, workers: int = 2) -> str:
+    """The template as a user would leave it: its head changed, the rest as it is.
+
+    With so many workers on each of its two nodes.
+    """
     head, mark, rest = template.read_text().partition("# ---- end of settings ----")
     assert mark
     settings = {
+        r"#SBATCH --gpus-per-node=\S+": f"#SBATCH --gpus-per-node={workers}",
+        # One task starts all workers of a node in the other template.
+        r"#SBATCH --ntasks-per-node=4": f"#SBATCH --ntasks-per-node={workers}",
         r"OVERRIDES=\(\)": f"OVERRIDES=({' '.join(overrides)})",
         r"RUN=\S+": f"RUN={run}",
     }
@@ -70,19 +74,24 @@ def sbatch(workplace: Workplace) -> Iterator[Sbatch]:
         slurm(workplace, "scancel", *jobs)
 
 
-@pytest.mark.parametrize("name", ["finetune", "torchrun"])
+@pytest.mark.parametrize(("name", "workers"), [("finetune", 1), ("torchrun", 2)])
 def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
-    workplace: Workplace, sbatch: Sbatch, digits_root: Path, tmp_path: Path, name: str
+    workplace: Workplace,
+    sbatch: Sbatch,
+    digits_root: Path,
+    tmp_path: Path,
+    name: str,
+    workers: int,
 ) -> None:
     run = tmp_path / "run"
     overrides = [*SETTINGS, "data.source=archive", f"data.root={digits_root}"]
-    text = edit(PROJECT / "slurm" / f"{name}.sbatch", overrides, run)
+    text = edit(PROJECT / "slurm" / f"{name}.sbatch", overrides, run, workers)
 
     job = sbatch(text, tmp_path / "log", PROJECT)
 
     assert await_end(workplace, job) == "COMPLETED", (tmp_path / "log").read_text()
     results = json.loads((run / "results.json").read_text())
-    assert (results["world_size"], results["steps"]) == (4, 2)
+    assert (results["world_size"], results["steps"]) == (2 * workers, 2)
     assert "seed: 3\n" in (run / "config.yaml").read_text()
 
 

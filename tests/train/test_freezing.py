@@ -63,8 +63,6 @@ def test_run_on_two_ranks_leaves_frozen_entries_as_they_are_and_resumes_exactly(
     """Parameters, statistics and counters, bit for bit, through evaluations and checkpoints."""
     recipe = changed(recipe, "model", freeze_stages=2, head_lr_multiplier=10.0)
     recipe = changed(recipe, "schedule", epochs=1)
-    recipe = changed(recipe, "data", train_images=48, test_images=20)
-    recipe = changed(recipe, "train", batch_size=16)
     whole = make_run(recipe, name="whole")
     assert attempt(whole, world_size=2)
     fresh = build_model(recipe.model, recipe.run.seed).state_dict()
