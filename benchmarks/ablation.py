@@ -33,7 +33,7 @@ from benchmarks import record
 from benchmarks.pictures import digits_root
 from benchmarks.time_to_accuracy import figures, run, summary
 from configs import Recipe, load_recipe
-from train.batches import steps_per_epoch
+from configs.steps import steps_per_epoch
 
 CIFAR10_IMAGES = 50_000
 

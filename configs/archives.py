@@ -13,13 +13,15 @@ MOST_CLASSES = 10_000
 
 
 class Published(NamedTuple):
-    """An archive that everybody can get: from where, its sums, its bytes and its classes."""
+    """An archive that everybody can get: from where, its sums, its bytes and what is in it."""
 
     url: str
     md5: str
     sha256: str
     num_bytes: int
     num_classes: int
+    num_train: int
+    num_test: int
 
 
 PUBLISHED = {
@@ -29,6 +31,8 @@ PUBLISHED = {
         "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         OFFICIAL_BYTES,
         10,
+        50_000,
+        10_000,
     ),
     "cifar-100-python.tar.gz": Published(
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
@@ -36,5 +40,7 @@ PUBLISHED = {
         "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
         169_001_437,
         100,
+        50_000,
+        10_000,
     ),
 }

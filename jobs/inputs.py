@@ -11,7 +11,9 @@ from pathlib import Path
 from configs.archives import LARGEST_ARCHIVE_BYTES, PUBLISHED
 from configs.checksum import promised_sha256
 from configs.data import Data
+from configs.effects import settings_without_effect
 from configs.schema import Recipe
+from configs.steps import count_steps, steps_per_epoch
 from jobs.finding import Finding, failed, passed, warned
 
 # What one read takes at a time, and how long reading a whole file may take.
@@ -81,6 +83,32 @@ def check_classes(recipe: Recipe) -> list[Finding]:
         remedy = f"set it to {published.num_classes}, or data.archive to another archive"
         return [failed(text, remedy, "model.num_classes")]
     return [passed(f"{asked}, as the archive has")]
+
+
+def check_settings(recipe: Recipe) -> list[Finding]:
+    """Whether there are as many images as are asked for, and the run comes to all that it is to do.
+
+    The images of an archive of one's own are counted by the run alone.
+    """
+    data = recipe.data
+    is_known = data.source == "archive" and data.md5 == "official"
+    published = PUBLISHED[data.archive] if is_known else None
+    if published:
+        for key, asked, there in (
+            ("data.train_images", data.train_images, published.num_train),
+            ("data.test_images", data.test_images, published.num_test),
+        ):
+            if asked and asked > there:
+                text = f"asks for {asked:,} images, and {data.archive} has {there:,}"
+                return [failed(text, "lower it or set it to null", key)]
+    num_images = data.train_images or (published.num_train if published else None)
+    if num_images is None:
+        return []
+    steps = count_steps(recipe, steps_per_epoch(num_images, recipe.train.batch_size))
+    idle = [each.rpartition(": ") for each in settings_without_effect(recipe, num_images)]
+    return [warned(text, remedy) for text, _, remedy in idle] or [
+        passed(f"{steps:,} steps, which come to all that the recipe sets")
+    ]
 
 
 def check_archive_content(data: Data) -> list[Finding]:

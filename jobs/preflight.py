@@ -52,6 +52,7 @@ SLURM = "Slurm's controller"
 ANYWHERE = (
     Check("archive", "data.root", lambda case: inputs.check_archive(case.recipe.data), True),
     Check("classes", "data.root", lambda case: inputs.check_classes(case.recipe), True),
+    Check("settings", "the recipe", lambda case: inputs.check_settings(case.recipe), True),
     Check("MD5", "data.root", lambda case: inputs.check_archive_content(case.recipe.data)),
     Check(
         "weights",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from configs import Recipe
+from configs.steps import count_steps, steps_of, steps_per_epoch
 from train.cache import Split
 from train.images import crop, flip, to_input
 from train.mixing import draw_keep, mix_images, mix_labels
@@ -28,22 +29,6 @@ def derive_seed(seed: int, stream: str, index: int) -> int:
 def generator(seed: int, stream: str, index: int) -> torch.Generator:
     """A CPU generator that starts from `derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(seed, stream, index))
-
-
-def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Optimizer steps of one pass, the last batch being filled up: 1,563 for 50,000 by 32."""
-    return -(-num_images // batch_size)
-
-
-def count_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimizer steps of the whole run."""
-    steps = recipe.schedule.epochs * steps_per_epoch
-    return min(steps, recipe.train.max_steps or steps)
-
-
-def steps_of(share: float, total_steps: int) -> int:
-    """The steps in a share of the run, whole ones: 0.8 of 98 are 78."""
-    return round(share * total_steps)
 
 
 @dataclass(frozen=True)

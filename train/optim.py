@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Optimizer, Recipe, Schedule
-from train.batches import steps_of
-from train.model import STAGES, ResNet50
+from configs.schema import Optimizer, Schedule
+from train.model import ResNet50
 
 
 def make_optimizer(
@@ -78,15 +77,6 @@ def set_learning_rate(
             group["lr"] = value
 
 
-def tail_steps(schedule: Schedule, total_steps: int) -> int:
-    """Steps at the end of the run in which only the last layer and the batch norms are trained.
-
-    FixRes: what a network has learned at low resolution is fitted to a higher one by these alone
-    (Touvron et al. 2019, arXiv 1906.06423).
-    """
-    return steps_of(schedule.fixres_tail, total_steps)
-
-
 def learning_rate(
     step: int, peak: float, schedule: Schedule, *, steps_per_epoch: int, total_steps: int
 ) -> float:
@@ -105,91 +95,3 @@ def learning_rate(
     if schedule.kind == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * progress))
     return peak * (1 - progress)
-
-
-def settings_without_effect(
-    recipe: Recipe, *, num_images: int, steps_per_epoch: int, total_steps: int
-) -> list[str]:
-    """What the recipe asks for and this run never comes to: key and remedy, one text each.
-
-    Only to be told: a run that is cut short for a trial has such settings, too.
-
-    Args:
-        recipe: all of it.
-        num_images: to train with.
-        steps_per_epoch: optimizer steps of one pass over them.
-        total_steps: of the whole run, as `train.max_steps` leaves it.
-    """
-    schedule, texts = recipe.schedule, []
-    if recipe.model.freeze_stages is not None and recipe.model.weights is None:
-        texts.append(
-            "model.freeze_stages keeps layers at their random initial values, for model.weights is "
-            "null: name a checkpoint or set model.freeze_stages to null"
-        )
-    if schedule.milestones and schedule.kind != "step":
-        texts.append(
-            f"schedule.milestones has no effect with schedule.kind {schedule.kind}: "
-            "set it to [] or schedule.kind to step"
-        )
-    late = [epoch for epoch in schedule.milestones if epoch * steps_per_epoch >= total_steps]
-    if late and schedule.kind == "step":
-        texts.append(
-            f"schedule.milestones has {late}, but the run ends after {total_steps:,} steps of "
-            f"{steps_per_epoch:,} an epoch: raise schedule.epochs or lower the milestones"
-        )
-    if schedule.warmup_steps > total_steps:
-        texts.append(
-            f"schedule.warmup_steps is {schedule.warmup_steps:,}, but the run ends after "
-            f"{total_steps:,} steps and never reaches optimizer.lr: lower it"
-        )
-    half_life, tail = recipe.train.ema_half_life, schedule.fixres_tail
-    if half_life is not None and half_life * total_steps < 1:
-        texts.append(
-            f"train.ema_half_life {half_life:g} is less than one of the run's {total_steps:,} "
-            "steps, so that the average is next to the model itself: raise it or set it to null"
-        )
-    if tail and not tail_steps(schedule, total_steps):
-        texts.append(
-            f"schedule.fixres_tail {tail:g} is less than half of one of the run's {total_steps:,} "
-            "steps: raise it or set it to 0"
-        )
-    if tail and recipe.model.freeze_stages == len(STAGES):
-        texts.append(
-            "schedule.fixres_tail has no effect with model.freeze_stages 4, by which only the last "
-            "layer is trained: set it to 0 or lower model.freeze_stages"
-        )
-    if not (recipe.optimizer.decay_norms_and_biases or recipe.optimizer.weight_decay):
-        texts.append(
-            "optimizer.decay_norms_and_biases false has no effect with optimizer.weight_decay 0: "
-            "raise that or set this to true"
-        )
-    if recipe.train.batch_size > num_images:
-        texts.append(
-            f"train.batch_size is {recipe.train.batch_size:,}, more than the {num_images:,} "
-            "training images, so that each batch repeats some: lower it"
-        )
-    return texts + _shares_without_effect(recipe, total_steps)
-
-
-def _shares_without_effect(recipe: Recipe, total_steps: int) -> list[str]:
-    data, texts, begin = recipe.data, [], 0
-    for share, side in recipe.schedule.resolution:
-        end = steps_of(share, total_steps)
-        if begin == end:
-            texts.append(
-                f"schedule.resolution has no step at {side} pixels, for the run has "
-                f"{total_steps:,}: leave [{share}, {side}] out or make the run longer"
-            )
-        begin = end
-    for key in ("mix_probability", "mix_until"):
-        if getattr(data, key) < 1 and not data.is_mixed:
-            texts.append(
-                f"data.{key} has no effect, for data.mixup and data.cutmix are 0: raise one of "
-                f"them or set data.{key} to 1"
-            )
-    if data.is_mixed and not steps_of(data.mix_until, total_steps):
-        texts.append(
-            f"data.mix_until is {data.mix_until} of {total_steps:,} steps, which is none, so that "
-            "no batch is mixed: raise it, or set data.mixup and data.cutmix to 0"
-        )
-    return texts

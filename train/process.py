@@ -1,4 +1,4 @@
-"""A shorter start and end of a process that imports torch: three of eight seconds on a CPU."""
+"""A shorter start and end of a process that imports torch: some three of ten seconds on a CPU."""
 
 from __future__ import annotations
 

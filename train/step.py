@@ -17,11 +17,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from configs import Recipe
+from configs.steps import tail_steps
 from train.batches import Draw, TrainBatches
 from train.distributed import Ranks
 from train.errors import RequestError
 from train.loss import smoothed_cross_entropy
-from train.optim import set_learning_rate, tail_steps
+from train.optim import set_learning_rate
 from train.state import TrainState
 from train.stopwatch import Stopwatch, step_text
 

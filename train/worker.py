@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from configs import Recipe, RecipeError, read_resolved
+from configs.effects import settings_without_effect
+from configs.steps import count_steps, steps_per_epoch
 from train import checkpoint
 from train.average import WeightAverage
-from train.batches import TrainBatches, count_steps, steps_per_epoch
+from train.batches import TrainBatches
 from train.checkpoint import Manifest
 from train.compilation import compile_model
 from train.dataset import load_dataset
@@ -25,7 +27,7 @@ from train.errors import RequestError
 from train.health import check_nodes
 from train.loop import fit, results
 from train.model import build_model
-from train.optim import make_optimizer, settings_without_effect
+from train.optim import make_optimizer
 from train.profiling import make_tracer
 from train.saver import Saver
 from train.session import Session
@@ -185,12 +187,7 @@ def set_up(
         saved_step=manifest.step if manifest else None,
     )
     session.tracer = make_tracer(run_dir, session)
-    for text in settings_without_effect(
-        recipe,
-        num_images=len(dataset.train),
-        steps_per_epoch=session.batches.steps_per_epoch,
-        total_steps=session.total_steps,
-    ):
+    for text in settings_without_effect(recipe, len(dataset.train)):
         journal.say(f"warning: {text}")
     return session
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from configs.archives import ARCHIVE_NAME, LARGEST_ARCHIVE_BYTES, PUBLISHED
-from configs.schema import Data, Model, Recipe
+from configs.schema import Data, Model, Recipe, Schedule
 from jobs import inputs, provenance
+from jobs.finding import Finding
 from tests.train.archives import bomb
 
 CIFAR100_NAME = "cifar-100-python.tar.gz"
@@ -132,6 +133,34 @@ def test_the_classes_of_a_published_archive_are_compared_before_the_queue(
 
 def test_the_classes_of_other_archives_are_left_to_the_run() -> None:
     assert inputs.check_classes(Recipe(data=Data(archive="own.tar.gz", md5="none"))) == []
+
+
+@pytest.mark.parametrize(("key", "there"), [("train_images", 50_000), ("test_images", 10_000)])
+def test_more_images_than_a_published_archive_has_are_refused(key: str, there: int) -> None:
+    def look(images: int, **data: str) -> list[Finding]:
+        return inputs.check_settings(Recipe(data=Data.model_validate({key: images, **data})))
+
+    [finding] = look(there + 1)
+    assert (finding.level, finding.key) == ("fail", f"data.{key}")
+    assert finding.text == f"asks for {there + 1:,} images, and {ARCHIVE_NAME} has {there:,}"
+    assert look(there)[0].level == "pass"
+    # How many an archive of one's own has is known to the run alone.
+    assert [each for each in look(there + 1, md5="none") if each.level == "fail"] == []
+
+
+def test_what_a_run_never_comes_to_is_told_where_its_images_are_known() -> None:
+    schedule = Schedule(epochs=2, milestones=[1, 15])
+
+    [finding] = inputs.check_settings(Recipe(schedule=schedule))
+    assert (finding.level, finding.remedy) == (
+        "warn",
+        "raise schedule.epochs or lower the milestones",
+    )
+    assert finding.text.startswith("schedule.milestones has [15], but the run ends after 3,126 ")
+    own = Data(archive="own.tar.gz", md5="none")
+    assert inputs.check_settings(Recipe(data=own, schedule=schedule)) == []
+    counted = own.model_copy(update={"train_images": 320})
+    assert len(inputs.check_settings(Recipe(data=counted, schedule=schedule))) == 1
 
 
 @pytest.mark.parametrize(

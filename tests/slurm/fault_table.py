@@ -52,6 +52,13 @@ FAULTS = {
         "set data.md5",
         ("data.md5=official",),
     ),
+    "milestone beyond the end": Fault(
+        "warn",
+        "settings",
+        "schedule.milestones has [150], but the run ends",
+        "raise schedule.epochs",
+        ("data.train_images=64", "schedule.milestones=[1, 150]"),
+    ),
     "archive with another sum": Fault(
         "fail", "MD5", "data.md5 asks for 0000", "bring it again", (f"data.md5='{'0' * 32}'",)
     ),

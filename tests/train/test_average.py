@@ -18,7 +18,7 @@ from tests.train.runs import changed
 from tests.train.steps import ALONE, CPU, first_step, waiting_refused
 from train.average import WeightAverage
 from train.model import build_model
-from train.optim import make_optimizer, settings_without_effect
+from train.optim import make_optimizer
 from train.prediction import read_model
 from train.state import Interval, TrainState, weights_sha256
 from train.step import make_step
@@ -184,21 +184,6 @@ def test_export_prediction_and_a_new_start_take_the_average(tmp_path: Path) -> N
     account = load_weights(model, path)
     assert account.layout == "ours"
     assert account.ignored["model"] == "a second set of weights: model_ema is used"
-
-
-def test_a_half_life_below_one_step_is_told() -> None:
-    recipe = Recipe.model_validate({"train": {"ema_half_life": 0.01}})
-
-    def told(total_steps: int) -> list[str]:
-        return settings_without_effect(
-            recipe, num_images=320, steps_per_epoch=10, total_steps=total_steps
-        )
-
-    assert told(100) == []
-    assert told(99) == [
-        "train.ema_half_life 0.01 is less than one of the run's 99 steps, so that the average is "
-        "next to the model itself: raise it or set it to null"
-    ]
 
 
 def test_doctor_reckons_with_the_average_in_a_checkpoint() -> None:

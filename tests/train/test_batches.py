@@ -12,7 +12,7 @@ import torch
 
 from configs import load_recipe
 from configs.schema import Data, Model, Recipe, Run, Schedule, Train
-from train.batches import TrainBatches, steps_of, steps_per_epoch
+from train.batches import TrainBatches
 from train.cache import Split
 
 MIXED = {"mixup": 0.2, "cutmix": 1.0, "mix_until": 0.8}
@@ -137,7 +137,6 @@ def test_a_share_of_the_run_is_one_of_the_steps_that_a_limit_leaves() -> None:
     split = Split(torch.zeros(20, 32, 32, 3, dtype=torch.uint8), torch.zeros(20).long())
 
     assert TrainBatches(split, recipe, rank=0, world_size=1).total_steps == 7
-    assert [steps_of(share, 7) for share in (0.01, 0.5, 0.8, 1.0)] == [0, 4, 6, 7]
 
 
 def test_epoch_sees_every_image_and_fills_up_its_last_batch() -> None:
@@ -147,29 +146,3 @@ def test_epoch_sees_every_image_and_fills_up_its_last_batch() -> None:
     assert source.steps_per_epoch == 5
     assert torch.equal(seen[:100].sort().values, torch.arange(100))
     assert torch.equal(seen[100:], seen[:20])
-
-
-def test_steps_per_epoch_are_those_of_mmcls() -> None:
-    assert steps_per_epoch(50_000, 32) == 1_563
-    assert steps_per_epoch(50_000, 128) == 391
-
-
-def test_epochs_differ_in_order_and_seeds_in_everything() -> None:
-    source, other = batches(), batches(seed=4)
-
-    assert not torch.equal(source.order(0), source.order(1))
-    assert not torch.equal(source.order(0), other.order(0))
-    assert not torch.equal(source.draw(0).offsets, other.draw(0).offsets)
-    assert not torch.equal(source.draw(0).offsets, source.draw(1).offsets)
-
-
-def test_draws_are_even() -> None:
-    """Every crop position comes about equally often, and half of the images are flipped."""
-    source = batches()
-    draws = [source.draw(step) for step in range(400)]
-    counts = torch.cat([draw.offsets.flatten() for draw in draws]).bincount(minlength=9)
-    flips = torch.cat([draw.flips for draw in draws]).float().mean()
-
-    assert counts.shape == (9,)
-    assert counts.float().div(counts.sum()).sub(1 / 9).abs().max() < 0.01
-    assert abs(float(flips) - 0.5) < 0.02

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from configs.continuation import Taken, objections, shaping
-from configs.schema import Model, Optimizer, Recipe, Schedule
+from configs.schema import Model, Optimizer, Recipe
 from tests.train.runs import changed, results, rows
 from train import checkpoint
 from train.distributed import Ranks, average_buffers
 from train.model import build_model
-from train.optim import make_optimizer, set_learning_rate, settings_without_effect
+from train.optim import make_optimizer, set_learning_rate
 
 Attempt = Callable[..., bool]
 
@@ -132,17 +132,6 @@ def test_with_all_stages_frozen_the_multiplier_is_the_only_groups() -> None:
 
     assert [group["lr_multiplier"] for group in optimizer.param_groups] == [5.0]
     assert len(optimizer.param_groups[0]["params"]) == 2
-
-
-def test_freezing_random_layers_is_told() -> None:
-    texts = settings_without_effect(
-        Recipe(model=Model(freeze_stages=1), schedule=Schedule(epochs=1)),
-        num_images=320,
-        steps_per_epoch=10,
-        total_steps=10,
-    )
-
-    assert [text.split(" keeps ")[0] for text in texts] == ["model.freeze_stages"]
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.schema import Model, Optimizer, Recipe, Schedule
+from configs.schema import Model, Optimizer, Recipe
 from tests.train.runs import changed
 from tests.train.steps import first_step
-from train.batches import count_steps
 from train.model import ResNet50, build_model
-from train.optim import (
-    make_optimizer,
-    set_learning_rate,
-    settings_without_effect,
-    tail_steps,
-)
+from train.optim import make_optimizer, set_learning_rate
 
 NUMBERS, NORMS_AND_BIASES, HEAD = 23_528_522, 53_130, 20_490
 
@@ -111,48 +105,3 @@ def test_steps_of_the_tail_change_last_layer_and_norms_alone_to_the_last_bit(
     assert moved == [everything, everything, everything - kernels, everything - kernels]
     assert "fc.weight" not in kernels
     assert len(kernels) == 53
-
-
-@pytest.mark.parametrize(
-    ("share", "total", "steps"), [(0.0, 90, 0), (0.1, 90, 9), (0.29, 100, 29), (0.1, 4, 0)]
-)
-def test_tail_is_its_share_of_the_steps(share: float, total: int, steps: int) -> None:
-    assert tail_steps(Schedule(fixres_tail=share), total) == steps
-
-
-def test_the_run_ends_with_its_epochs_or_its_limit_whichever_is_first() -> None:
-    recipe = Recipe(schedule=Schedule(epochs=3))
-
-    assert count_steps(recipe, 10) == 30
-    assert count_steps(changed(recipe, "train", max_steps=7), 10) == 7
-    assert count_steps(changed(recipe, "train", max_steps=70), 10) == 30
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        (
-            {"schedule": {"fixres_tail": 0.001}},
-            "schedule.fixres_tail 0.001 is less than half of one of the run's 30 steps: "
-            "raise it or set it to 0",
-        ),
-        (
-            {
-                "schedule": {"fixres_tail": 0.1},
-                "model": {"freeze_stages": 4, "weights": "resnet50.pth"},
-            },
-            "schedule.fixres_tail has no effect with model.freeze_stages 4, by which only the last "
-            "layer is trained: set it to 0 or lower model.freeze_stages",
-        ),
-        (
-            {"optimizer": {"weight_decay": 0.0, "decay_norms_and_biases": False}},
-            "optimizer.decay_norms_and_biases false has no effect with optimizer.weight_decay 0: "
-            "raise that or set this to true",
-        ),
-    ],
-)
-def test_a_switch_that_does_nothing_is_told(settings: dict[str, Any], text: str) -> None:
-    recipe = Recipe.model_validate(settings)
-    told = settings_without_effect(recipe, num_images=320, steps_per_epoch=10, total_steps=30)
-
-    assert told == [text]
