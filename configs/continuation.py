@@ -6,6 +6,7 @@ launcher asks before it queues anything, the worker once more with what the chec
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,11 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return shaping(Recipe())
+
+
 def objections(before: Mapping[str, Any], now: Mapping[str, Any], taken: Taken) -> dict[str, str]:
     """The changed keys that would make the run another one, each with the reason.
 
@@ -93,7 +99,7 @@ def objections(before: Mapping[str, Any], now: Mapping[str, Any], taken: Taken) 
         taken: the steps.
     """
     # A checkpoint older than a key was made without what the key changes, as its default leaves it.
-    before = shaping(Recipe()) | dict(before)
+    before = _defaults() | dict(before)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     reasons = {key: objection(key, before, now, taken) for key in changed}
     return {key: reason for key, reason in reasons.items() if reason}

@@ -49,9 +49,9 @@ def recipe(root: Path) -> Recipe:
     With an average of the weights, so that a checkpoint holds all that one can hold.
     """
     return Recipe(
-        data=Data(root=str(root), md5="none", train_images=16, test_images=20, resolution=32),
+        data=Data(root=str(root), md5="none", train_images=8, test_images=8, resolution=32),
         schedule=Schedule(epochs=CHECKPOINTS, kind="cosine"),
-        train=Train(batch_size=16, device="cpu", ema_half_life=0.5),
+        train=Train(batch_size=8, device="cpu", ema_half_life=0.5),
         logging=Logging(every_steps=3),
     )
 
