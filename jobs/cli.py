@@ -162,13 +162,25 @@ def _stage(options: argparse.Namespace) -> int:
 
 
 def _launch(options: argparse.Namespace, arguments: list[str]) -> int:
-    from jobs import launcher
-
-    overrides = list(options.set)
+    overrides, typed = list(options.set), {}
     if options.name is not None:
         overrides.append(f"run.name={json.dumps(options.name)}")
+        typed["--set run.name:"] = "--name:"
     if options.engine is not None:
         overrides.append(f"cluster.engine={options.engine}")
+        typed["--set cluster.engine:"] = "--engine:"
+    try:
+        return _launch_with(options, overrides, arguments)
+    except RequestError as error:
+        problems = list(error.problems)
+        for ours, theirs in typed.items():
+            problems = [each.replace(ours, theirs) for each in problems]
+        raise RequestError(*problems) from None
+
+
+def _launch_with(options: argparse.Namespace, overrides: list[str], arguments: list[str]) -> int:
+    from jobs import launcher
+
     if options.sweep:
         from jobs import array
 
