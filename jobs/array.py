@@ -53,7 +53,8 @@ def launch(
     recipe = loaded[0].recipe
     chosen = engine.choose(recipe)
     launcher.announce(chosen)
-    plan, problems = _check(loaded, chosen)
+    plan, found = _check(loaded, chosen)
+    problems = _as_told(found, axes)
     if chosen.problem and not dry_run:
         problems = [f"{place_of('cluster.engine', loaded[0].origins)}: {chosen.problem}"]
     if plan is None or (problems and not dry_run):
@@ -114,7 +115,7 @@ def _check(loaded: Sequence[LoadedRecipe], chosen: Engine) -> tuple[Layout | Non
     checked = [
         launcher.check(each, chosen, ask_slurm=index == 0) for index, each in enumerate(loaded)
     ]
-    return checked[0][0], list(dict.fromkeys(line for _, lines in checked for line in lines))
+    return checked[0][0], [line for _, lines in checked for line in lines]
 
 
 def _show(

@@ -93,14 +93,24 @@ def test_without_slurm_the_runs_follow_each_other_and_a_failure_stops_none(
     assert done.stderr.count(f"error: stub/{folder.name}/") == 4
 
 
-def test_problems_of_any_element_are_told_once_and_nothing_is_made(workplace: Workplace) -> None:
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [
+        ("optimizer.lr=0.1,fast", "expected a number"),
+        ("train.batch_size=32,33", "33 images cannot be shared evenly by 2 workers"),
+    ],
+)
+def test_problems_of_any_element_are_told_once_and_nothing_is_made(
+    workplace: Workplace, axis: str, words: str
+) -> None:
+    two = ("--set", "cluster.cpu_workers=2")
     done = workplace.launch(
-        "--config", "stub.yaml", "--sweep", "optimizer.lr=0.1,fast", "--sweep", "run.seed=1,2,3"
+        "--config", "stub.yaml", *two, "--sweep", axis, "--sweep", "run.seed=1,2,3"
     )
 
     assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert line.startswith("error: --sweep optimizer.lr: ")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: --sweep {axis.partition('=')[0]}: {words}")
     assert list(workplace.logs.iterdir()) == []
 
 
