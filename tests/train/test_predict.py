@@ -1,10 +1,8 @@
-"""Predictions: evaluation's own logits, exact CSV, and one clear line for whatever is wrong."""
+"""Predictions: evaluation's own logits, exact CSV, and nothing lost of what can be done."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import shutil
 import subprocess
@@ -14,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from configs.schema import Evaluate, Recipe
 from tests.conftest import PROJECT
 from tests.train.conftest import ONE_THREAD
-from tests.train.made_runs import CLASSES, add_checkpoint, make_recipe, make_run
+from tests.train.made_runs import CLASSES, make_recipe, make_run
+from tests.train.predictions import COUNT, CPU, digits, run, state
 from train import predict, writers
 from train.dataset import load_dataset
 from train.distributed import Ranks
@@ -31,45 +29,12 @@ from train.prediction import predict as predict_images
 from train.stop import StopFlag
 from train.vote import StopVote
 
-CPU = torch.device("cpu")
-COUNT = BATCH + 6
-
-
-@pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's checkpoint, taken away from its run."""
-    folder = tmp_path_factory.mktemp("taken")
-    path = add_checkpoint(folder / "run", make_recipe(), 10, score=50.0)
-    shutil.move(path, folder / path.name)
-    shutil.rmtree(folder / "run")
-    return folder / path.name
+__all__ = ["digits", "state"]
 
 
 @pytest.fixture(scope="session")
 def predictor(state: Path) -> Predictor:
     return read_model(state, {})
-
-
-@pytest.fixture(scope="session")
-def digits(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first test images as PNG files, in their order."""
-    folder = tmp_path_factory.mktemp("digits")
-    data = make_recipe().data.model_copy(update={"root": str(digits_root)})
-    for number, image in enumerate(load_dataset(data, CPU).test.images[:COUNT]):
-        Image.fromarray(image.numpy()).save(folder / f"{number:04d}.png")
-    return folder
-
-
-def run(
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    *arguments: object,
-) -> tuple[int, list[list[str]], str]:
-    """`python -m train.predict ARGUMENTS`: exit code, rows, messages."""
-    monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
-    code = predict.main()
-    out, err = capfdbinary.readouterr()
-    return code, list(csv.reader(io.StringIO(out.decode()))), err.decode()
 
 
 def network(predictor: Predictor) -> torch.nn.Module:
@@ -193,118 +158,6 @@ def test_output_is_written_whole_and_only_then(
     code, _, err = run(capfdbinary, monkeypatch, *arguments[:3], nowhere, digits / "0000.png")
     assert code == 1
     assert err == f"error: {nowhere} cannot be written: No such file or directory\n"
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--classes", "a,b"], "it says its classes itself: leave --classes out"),
-        (["--resolution", "64"], "it says its resolution itself: leave --resolution out"),
-    ],
-)
-def test_what_a_file_says_is_not_asked_for(
-    options: list[str],
-    words: str,
-    state: Path,
-    digits: Path,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    arguments = ("--checkpoint", state, *options, digits / "0000.png")
-    code, rows, err = run(capfdbinary, monkeypatch, *arguments)
-
-    assert (code, rows) == (2, [])
-    assert err == f"error: {state} cannot be used: {words}\n"
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bare")
-    writers.export(make_run(folder), "torchvision", folder / "bare.pth", best=False)
-    return folder / "bare.pth"
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ([], "does not say the names of its classes: --classes a,b,c in the order"),
-        (["--classes", "a,b"], "does not say the side in pixels that it was trained at"),
-        (["--classes", "a,b", "--resolution", "32"], "it has 10 outputs, but 2 classes"),
-        (["--classes", "a", "--resolution", "32"], "--classes: "),
-        (["--classes", "a,,b", "--resolution", "32"], "its classes are no list of names"),
-        (["--classes", "a,b", "--resolution", "3"], "--resolution: "),
-        (["--classes", "a,b", "--resolution", "32", "--std", "0,1,1"], "--std: "),
-    ],
-)
-def test_what_a_bare_file_does_not_say_must_be_given(
-    options: list[str],
-    words: str,
-    bare: Path,
-    digits: Path,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    arguments = ("--checkpoint", bare, *options, digits / "0000.png")
-    code, rows, err = run(capfdbinary, monkeypatch, *arguments)
-
-    assert (code, rows) == (2, [])
-    assert err.startswith(f"error: {bare} cannot be used: ")
-    assert words in err
-    assert err.count("\n") == 1
-
-
-def test_nothing_to_do_and_names_of_nothing_are_refused_before_the_model_is_read(
-    tmp_path: Path,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "notes.txt").touch()
-    for source, words in (
-        (tmp_path, f"there is no image in {tmp_path}"),
-        (tmp_path / "gone", f"there is no file or folder {tmp_path / 'gone'}"),
-    ):
-        code, rows, err = run(capfdbinary, monkeypatch, "--checkpoint", "nowhere.pth", source)
-
-        assert (code, rows, err) == (2, [], f"error: {words}\n")
-
-
-def test_source_below_a_folder_that_one_may_not_enter_is_named() -> None:
-    """As an ordinary user, which a process of root becomes for it."""
-    code = """if True:
-        import os, sys, tempfile
-        from pathlib import Path
-        from train import photos, predict
-        os.geteuid() or os.setuid(65534)
-        with tempfile.TemporaryDirectory() as name:
-            Path(name, "closed").mkdir(mode=0)
-            photo = Path(name, "closed", "photo.png")
-            sys.argv = ["predict", "--checkpoint", "nowhere.pth", str(photo)]
-            print(predict.main(), [photo] == list(photos.find_images([photo], print)))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-
-    assert done.stdout == "2 True\n"
-    assert done.stderr.endswith("/closed/photo.png cannot be read: Permission denied\n")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("text", ["", '"a', 'a,"b"c', "a\nb"])
-def test_class_names_that_are_no_row_of_csv_are_refused(
-    text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        predict.make_parser().parse_args(["--checkpoint", "a.pth", "--classes", text, "photos"])
-    assert f"--classes: expected names as a row of CSV, got {text!r}" in capsys.readouterr().err
-
-
-def test_no_checkpoint_is_one_line(
-    digits: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _, err = run(capfdbinary, monkeypatch, "--checkpoint", "nowhere.pth", digits)
-
-    assert (code, err) == (2, "error: there is no file nowhere.pth\n")
 
 
 def test_several_devices_share_the_batches_and_the_order_stays(
