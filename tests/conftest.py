@@ -25,8 +25,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 # its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-# Until all is collected: imports make no garbage, and looking for it takes a fifth of that time.
-gc.disable()
 # As the launcher has it for its workers; the processes that pytest starts have it from here.
 os.environ.update(KEEP_MEMORY)
 
@@ -50,8 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items += short[among:]
 
 
-def pytest_collection_finish() -> None:
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Imports make no garbage, and looking for it takes a fifth of the time of a collection."""
+    gc.disable()  # not where this file is imported, for the forks of tests/warm.py import it, too
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def spread(*groups: list[pytest.Item]) -> list[pytest.Item]:

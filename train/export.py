@@ -61,7 +61,7 @@ def main() -> int:
         with many_imports():
             from train import writers
 
-        print(writers.export(args.run, args.layout, args.out, best=args.best))
+        told = writers.export(args.run, args.layout, args.out, best=args.best)
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -70,6 +70,14 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    try:
+        print(told, flush=True)
+    except BrokenPipeError:
+        pass  # the reader (`| head`) has what it wanted
+    except OSError as error:
+        words = "is written, but what is in it cannot be told"
+        print(f"error: {args.out} {words}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -274,6 +274,26 @@ def test_full_disk_is_one_line_and_leaves_nothing(run: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_account_that_cannot_be_told_is_an_error_and_the_file_stays(
+    run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.pth"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "train.export", "--run", run, "--layout", "mmcls", out],
+            cwd=PROJECT,
+            env=os.environ | ONE_THREAD | {"PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    words = "is written, but what is in it cannot be told: No space left on device"
+    assert (done.returncode, done.stderr) == (1, f"error: {out} {words}\n")
+    assert read_model(out, {}).usage.classes == CLASSES
+
+
 def test_trained_model_leaves_with_the_weights_of_its_results(
     recipe: Recipe, whole_run: Callable[..., Path], tmp_path: Path
 ) -> None:
