@@ -13,7 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def context() -> Any:
 class Started:
     """A running `python -m PROGRAM ARGUMENTS`, or `python PROGRAM` where that is a file.
 
-    Its output lies in files until it has ended.
+    Its output lies in files until it has ended. In the process `first` is called before it.
     """
 
     def __init__(
@@ -41,13 +41,14 @@ class Started:
         *arguments: object,
         env: Mapping[str, str] | None = None,
         cwd: Path = PROJECT,
+        first: Callable[[], None] | None = None,
     ) -> None:
         self.command = [str(program), *map(str, arguments)]
         self.folder = tempfile.TemporaryDirectory()
         self.outputs = [Path(self.folder.name, name) for name in ("out", "err")]
         variables = dict(os.environ if env is None else env)
         self.process = context().Process(
-            target=_run, args=(self.command, variables, cwd, self.outputs)
+            target=_run, args=(self.command, variables, cwd, self.outputs, first)
         )
         self.process.start()
 
@@ -69,7 +70,13 @@ def run(
     return Started(program, *arguments, **options).wait()
 
 
-def _run(command: list[str], variables: dict[str, str], cwd: Path, outputs: list[Path]) -> None:
+def _run(
+    command: list[str],
+    variables: dict[str, str],
+    cwd: Path,
+    outputs: list[Path],
+    first: Callable[[], None] | None,
+) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
@@ -82,6 +89,8 @@ def _run(command: list[str], variables: dict[str, str], cwd: Path, outputs: list
         sys.path.insert(0, str(cwd))
         for name in [each for each in sys.modules if each.partition(".")[0] in PACKAGES]:
             del sys.modules[name]
+    if first:
+        first()
     if program.endswith(".py"):
         runpy.run_path(program, run_name="__main__")
     else:

@@ -11,6 +11,7 @@ from train.batches import derive_seed
 
 STEM = ("conv1", "bn1")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
+BLOCKS = (3, 4, 6, 3)  # of each stage
 
 
 class ResNet50(ResNet):
@@ -48,7 +49,7 @@ def build_model(config: Model, seed: int) -> ResNet50:
         torch.manual_seed(derive_seed(seed, "weights", 0))
         model = ResNet50(
             Bottleneck,
-            [3, 4, 6, 3],
+            list(BLOCKS),
             num_classes=config.num_classes,
             zero_init_residual=config.zero_init_residual and config.weights is None,
         )

@@ -27,6 +27,7 @@ from configs import dump_recipe
 from configs.archives import ARCHIVE_NAME
 from configs.schema import Data, Logging, Recipe, Schedule, Train
 from tests import warm
+from tests.train import depth
 from tests.train.runs import board, results, shown_by_data_server, without_timings
 from train.digits import write_digits
 
@@ -56,8 +57,9 @@ def recipe(root: Path) -> Recipe:
     )
 
 
-def train(run_dir: Path, phase: str | None, countdown: int) -> None:
+def train(run_dir: Path, phase: str | None, countdown: int, blocks: tuple[int, ...]) -> None:
     """Train, and die in `phase` of the checkpoint that makes `countdown` 0."""
+    depth.use(blocks)
     from train.saver import Saver
     from train.stop import StopFlag
     from train.worker import run
@@ -152,7 +154,8 @@ class Drill:
         self, run_dir: Path, phase: str | None, countdown: int, seconds: float | None
     ) -> int:
         """Train until the end or the kill; the exit code."""
-        process = self.workers.Process(target=train, args=(run_dir, phase, countdown))
+        arguments = (run_dir, phase, countdown, depth.blocks())
+        process = self.workers.Process(target=train, args=arguments)
         process.start()
         process.join(seconds)
         if process.is_alive():

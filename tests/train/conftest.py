@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -74,12 +75,17 @@ def on_ranks(workers: Any) -> Callable[..., list[Any]]:
 def in_processes(
     workers: Any, world_size: int, function: Callable[..., Any], *args: Any
 ) -> list[Any]:
-    """`function(rank, *args)` in a process for each rank, with torchrun's variables set."""
+    """`function(rank, *args)` in a process for each rank, with torchrun's variables set.
+
+    Its networks are as deep there as they are here.
+    """
+    from tests.train import depth
+
     port = free_port()
     queue = workers.Queue()
+    common = (world_size, port, depth.blocks(), function, args, queue)
     processes = [
-        workers.Process(target=_process, args=(rank, world_size, port, function, args, queue))
-        for rank in range(world_size)
+        workers.Process(target=_process, args=(rank, *common)) for rank in range(world_size)
     ]
     for process in processes:
         process.start()
@@ -106,16 +112,26 @@ def _process(
     rank: int,
     world_size: int,
     port: int,
+    blocks: tuple[int, ...],
     function: Callable[..., Any],
     args: tuple[Any, ...],
     queue: Any,
 ) -> None:
+    from tests.train import depth
+
+    depth.use(blocks)
     os.environ.update(place_of(rank, world_size, port) if world_size > 1 else ONE_THREAD)
     try:
         outcome = function(rank, *args)
     except Exception as error:
         outcome = error
     queue.put((rank, outcome))
+
+
+def become_nobody() -> None:
+    """Go on as an ordinary user, which a process of root becomes; the project may be root's own."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
 
 
 class StopAfter:
@@ -155,12 +171,14 @@ def whole_run(
     attempt: Callable[..., bool], shared_folder: Callable[[str], AbstractContextManager[Path]]
 ) -> Callable[..., Path]:
     """Train a recipe without a break, once for all tests, which only read it."""
+    from tests.train import depth
 
     def call(recipe: Recipe, world_size: int = 1) -> Path:
         # Where the digits lie differs from process to process, not what they are.
         data = recipe.data.model_copy(update={"root": "digits"})
         text = dump_recipe(recipe.model_copy(update={"data": data}))
-        with shared_folder(hashlib.sha256(f"{world_size} {text}".encode()).hexdigest()) as run_dir:
+        name = f"{world_size} {depth.blocks()} {text}"
+        with shared_folder(hashlib.sha256(name.encode()).hexdigest()) as run_dir:
             if not (run_dir / "results.json").exists():
                 (run_dir / "config.yaml").write_text(dump_recipe(recipe))
                 assert attempt(run_dir, world_size)
@@ -170,7 +188,20 @@ def whole_run(
 
 
 @pytest.fixture
-def recipe(digits_root: Path) -> Recipe:
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks with one block in each stage, here and in the processes that are started."""
+    from tests.train import depth
+
+    monkeypatch.setattr("train.model.BLOCKS", depth.SHALLOW)
+
+
+@pytest.fixture
+def recipe(digits_root: Path, shallow: None) -> Recipe:
+    """Two epochs of three steps on 24 digits, tested on 12 in three batches; a shallow network."""
+    return digits_recipe(digits_root)
+
+
+def digits_recipe(digits_root: Path) -> Recipe:
     """Two epochs of three steps on 24 digits, tested on 12 in three batches."""
     return Recipe(
         run=Run(name="test", seed=1),
@@ -186,7 +217,7 @@ def recipe(digits_root: Path) -> Recipe:
 
 
 @pytest.fixture
-def same_on_any_ranks(recipe: Recipe) -> Recipe:
+def same_on_any_ranks(digits_root: Path) -> Recipe:
     """Four steps whose batch norms see the same groups of images on 1, 2 and 4 ranks.
 
     At 64 px, for at 32 px the last maps are single pixels: there the statistics of few values
@@ -198,6 +229,7 @@ def same_on_any_ranks(recipe: Recipe) -> Recipe:
         "train": {"batch_size": 16, "micro_batch_size": 4, "max_steps": 4},
         "logging": {"every_steps": 1},
     }
+    recipe = digits_recipe(digits_root)
     return recipe.model_copy(
         update={name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
     )
@@ -236,11 +268,15 @@ def start_worker(run_dir: Path) -> subprocess.Popen[str]:
 @pytest.fixture
 def train() -> Callable[..., list[tuple[int, str, str]]]:
     """Train a run directory on `world_size` workers; exit code, stdout and stderr of each."""
+    from tests.train import depth
 
     def call(run_dir: Path, world_size: int = 1) -> list[tuple[int, str, str]]:
         port = free_port()
         places = [environment_of(rank, world_size, port) for rank in range(world_size)]
-        workers = [warm.Started("train", "--run", run_dir, env=place) for place in places]
+        as_deep = functools.partial(depth.use, depth.blocks())
+        workers = [
+            warm.Started("train", "--run", run_dir, env=place, first=as_deep) for place in places
+        ]
         return [(done.returncode, done.stdout, done.stderr) for done in (w.wait() for w in workers)]
 
     return call

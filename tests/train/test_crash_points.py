@@ -1,4 +1,7 @@
-"""Killed while it saves, the trainer resumes to the same bits; `make drill` tries 100 moments."""
+"""Killed while it saves, the trainer resumes to the same bits.
+
+`make drill` tries 100 moments, with the whole network.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from tests.drills import crash_points
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_killed_in_every_phase_of_a_checkpoint_write_the_end_is_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

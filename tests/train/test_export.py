@@ -6,12 +6,14 @@ import ast
 import hashlib
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +21,9 @@ from safetensors import safe_open
 from torchvision.models import resnet50
 
 from configs.schema import Recipe
+from tests import warm
 from tests.conftest import PROJECT
-from tests.train.conftest import ONE_THREAD
+from tests.train.conftest import ONE_THREAD, become_nobody, in_processes
 from tests.train.made_runs import (
     CLASSES,
     LAYOUTS,
@@ -240,34 +243,27 @@ def test_what_can_be_seen_to_fail_is_refused_before_anything_is_read(
     assert (tmp_path / "there.pth").read_bytes() == b"precious"
 
 
-def test_folder_that_one_may_not_write_in_is_refused() -> None:
-    """As an ordinary user, which a process of root becomes for it."""
-    code = (
-        "import os; from pathlib import Path; from train.export import check_target\n"
-        "os.geteuid() or os.setuid(65534)\n"
-        "check_target(Path('/model.pth'), 'mmcls')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+def check_as_nobody(_rank: int) -> None:
+    become_nobody()
+    export.check_target(Path("/model.pth"), "mmcls")
 
-    assert "RequestError: /model.pth: you may not write in /" in done.stderr
+
+def test_folder_that_one_may_not_write_in_is_refused(workers: Any) -> None:
+    with pytest.raises(RequestError, match=r"^/model\.pth: you may not write in /"):
+        in_processes(workers, 1, check_as_nobody)
+
+
+def limit_files() -> None:
+    """Fail writes beyond a mebibyte, as a full disk does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
-    """A limit on the size of files fails a write as a full disk does."""
-    import resource
-
     out = tmp_path / "model.pth"
-    done = subprocess.run(
-        [sys.executable, "-m", "train.export", "--run", run, "--layout", "mmcls", out],
-        cwd=PROJECT,
-        env=os.environ | ONE_THREAD,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm.run(
+        "train.export", "--run", run, "--layout", "mmcls", out,
+        env=os.environ | ONE_THREAD, first=limit_files,
+    )  # fmt: skip
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: {out} cannot be written: File too large\n"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import PROJECT
-from tests.train.conftest import ONE_THREAD
+from tests.train.conftest import become_nobody, in_processes
 from tests.train.made_runs import add_checkpoint, make_recipe, write_export
-from train import writers
+from train import export, writers
 from train.checkpoint import Manifest
 from train.errors import RequestError
 
@@ -101,33 +103,26 @@ def test_checkpoint_that_cannot_be_read_is_not_called_damaged(
     )
 
 
-def test_folder_that_one_may_not_enter_is_named_and_the_target_not_blamed() -> None:
-    """As an ordinary user, which a process of root becomes for it."""
-    code = """if True:
-        import os, sys, tempfile
-        from pathlib import Path
-        from train import export, writers
-        os.geteuid() or os.setuid(65534)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name, "checkpoints")
-            folder.mkdir(mode=0)
-            sys.argv = ["export", "--run", name, "--layout", "mmcls", f"{name}/model.pth"]
-            print(export.main(), os.listdir(name))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT,
-        env=os.environ | ONE_THREAD,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def export_as_nobody(_rank: int, folder: str) -> tuple[int, str]:
+    """Exit code and error of an export."""
+    become_nobody()
+    sys.argv = ["export", "--run", folder, "--layout", "mmcls", f"{folder}/model.pth"]
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        return export.main(), told.getvalue()
 
-    assert done.stdout == "2 ['checkpoints']\n"
-    assert done.stderr.endswith(
-        "/checkpoints cannot be read (Permission denied): ask the run's owner to let you read it, "
-        "or for a copy\n"
-    )
+
+def test_folder_that_one_may_not_enter_is_named_and_the_target_not_blamed(workers: Any) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        Path(name, "checkpoints").mkdir(mode=0)
+
+        [(code, told)] = in_processes(workers, 1, export_as_nobody, name)
+
+        assert (code, [each.name for each in Path(name).iterdir()]) == (2, ["checkpoints"])
+        assert told == (
+            f"error: {name}/checkpoints cannot be read (Permission denied): ask the run's owner to "
+            "let you read it, or for a copy\n"
+        )
 
 
 def test_checkpoint_that_is_pruned_meanwhile_asks_to_try_again(

@@ -48,7 +48,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.mark.parametrize(
     ("megabytes", "options", "words"),
-    [(100, "", "No space left on device"), (1, ",ro", "Read-only file system")],
+    [(40, "", "No space left on device"), (1, ",ro", "Read-only file system")],
 )
 def test_checkpoints_that_cannot_be_written_are_a_warning_and_training_goes_on(
     recipe: Recipe,
@@ -60,7 +60,7 @@ def test_checkpoints_that_cannot_be_written_are_a_warning_and_training_goes_on(
     options: str,
     words: str,
 ) -> None:
-    """One checkpoint has 190 MB."""
+    """One checkpoint of the shallow network has 64 MB."""
     whole = whole_run(recipe)
     run_dir = make_run(recipe)
     (run_dir / "checkpoints").symlink_to(small_disk("disk", megabytes, options))
@@ -150,7 +150,7 @@ def test_lines_that_a_full_disk_refused_are_written_when_there_is_room(
     small_disk: Callable[..., Path],
 ) -> None:
     whole = whole_run(recipe)
-    run_dir = small_disk("disk", 700)
+    run_dir = small_disk("disk", 240)
     shutil.copy(whole / "config.yaml", run_dir)
 
     assert in_processes(workers, 1, _train, run_dir, 2, 8, 0) == ["True"]
@@ -171,7 +171,7 @@ def test_results_that_cannot_be_written_are_told_and_made_when_resumed(
     workers: Any,
     small_disk: Callable[..., Path],
 ) -> None:
-    run_dir = small_disk("disk", 700)
+    run_dir = small_disk("disk", 240)
     shutil.copy(make_run(recipe) / "config.yaml", run_dir)
     # Full from the last but one step of the second epoch on: only the first one's state is there.
     [words] = in_processes(workers, 1, _train, run_dir, 8, math.inf, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -148,15 +147,10 @@ def test_a_worker_whose_code_loads_weights_itself_ends_as_a_wrong_request(
     run_dir = make_run(recipe)
 
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "train", "--run", str(run_dir)],
-        cwd=project,
-        env=os.environ | {"TORCH_HOME": str(tmp_path / "torch")},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = warm.run(
+        "train", "--run", run_dir,
+        cwd=project, env=os.environ | {"TORCH_HOME": str(tmp_path / "torch")},
+    )  # fmt: skip
 
     assert done.returncode == 2, done.stderr
     assert f"error: {WEIGHTS} is missing, and a job loads nothing from the network" in done.stderr

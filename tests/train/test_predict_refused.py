@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
+import io
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.train.conftest import become_nobody, in_processes
 from tests.train.made_runs import make_run
 from tests.train.predictions import digits, run, state
-from train import predict, writers
+from train import photos, predict, writers
 
 __all__ = ["digits", "state"]
 
@@ -89,26 +92,24 @@ def test_nothing_to_do_and_names_of_nothing_are_refused_before_the_model_is_read
         assert (code, rows, err) == (2, [], f"error: {words}\n")
 
 
-def test_source_below_a_folder_that_one_may_not_enter_is_named() -> None:
-    """As an ordinary user, which a process of root becomes for it."""
-    code = """if True:
-        import os, sys, tempfile
-        from pathlib import Path
-        from train import photos, predict
-        os.geteuid() or os.setuid(65534)
-        with tempfile.TemporaryDirectory() as name:
-            Path(name, "closed").mkdir(mode=0)
-            photo = Path(name, "closed", "photo.png")
-            sys.argv = ["predict", "--checkpoint", "nowhere.pth", str(photo)]
-            print(predict.main(), [photo] == list(photos.find_images([photo], print)))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+def predict_as_nobody(_rank: int, photo: Path) -> tuple[int, list[Path], str]:
+    """Exit code, what is left of the sources, and the error of a prediction."""
+    become_nobody()
+    sys.argv = ["predict", "--checkpoint", "nowhere.pth", str(photo)]
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        return predict.main(), list(photos.find_images([photo], print)), told.getvalue()
 
-    assert done.stdout == "2 True\n"
-    assert done.stderr.endswith("/closed/photo.png cannot be read: Permission denied\n")
-    assert done.stderr.count("\n") == 1
+
+def test_source_below_a_folder_that_one_may_not_enter_is_named(workers: Any) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        Path(name, "closed").mkdir(mode=0)
+        photo = Path(name, "closed", "photo.png")
+
+        [(code, found, told)] = in_processes(workers, 1, predict_as_nobody, photo)
+
+    assert (code, found) == (2, [photo])
+    assert told == f"error: {photo} cannot be read: Permission denied\n"
 
 
 @pytest.mark.parametrize("text", ["", '"a', 'a,"b"c', "a\nb"])
