@@ -26,21 +26,19 @@ from tests.train.runs import changed
 
 pytestmark = pytest.mark.slurm
 
-STEPS, TEST_IMAGES = 8, 299
+STEPS, TEST_IMAGES = 24, 299
 SETTINGS = {
     "cluster.nodes": 2,
     "cluster.gpus_per_node": 2,
     "cluster.cpus_per_gpu": 2,
     "data.md5": "none",
     "data.test_images": TEST_IMAGES,
-    "data.resolution": 64,
-    "optimizer.lr": 0.02,
+    "data.resolution": 48,
+    "optimizer.lr": 0.006,
     "schedule.kind": "cosine",
-    "schedule.warmup_steps": 1,
-    "train.batch_size": 64,
-    "train.micro_batch_size": 16,  # also where one worker takes the whole batch
+    "schedule.warmup_steps": 4,
     "train.max_steps": STEPS,
-    "logging.every_steps": 3,
+    "logging.every_steps": 10,
 }
 FOREIGN = "0123-never-to-be-written"  # a value in the environment of who submits
 
