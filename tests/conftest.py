@@ -50,12 +50,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Imports make no garbage, and looking for it takes a fifth of the time of a collection."""
+    """Imports make no garbage, and looking for it takes a fifth of the time of a collection.
+
+    Nor is it looked for later among what they made.
+    """
     gc.disable()  # not where this file is imported, for the forks of tests/warm.py import it, too
     try:
         return (yield)
     finally:
+        gc.freeze()
         gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Libraries written in C++ complain of what is left at the end."""
+    gc.unfreeze()
 
 
 def spread(*groups: list[pytest.Item]) -> list[pytest.Item]:

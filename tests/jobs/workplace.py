@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import compileall
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,11 +63,20 @@ class Workplace:
         return [sys.executable, "launch.py", *arguments]
 
 
-def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
-    """A project in `folder` with the stub as its worker and a recipe for one of it."""
+@functools.cache
+def compiled() -> tempfile.TemporaryDirectory[str]:
+    """The launcher's packages with their bytecode, which a process needs half a second to make."""
+    folder = tempfile.TemporaryDirectory()
     ignored = shutil.ignore_patterns("__pycache__", "site.yaml")
     for part in ("jobs", "configs"):
-        shutil.copytree(PROJECT / part, folder / part, ignore=ignored)
+        shutil.copytree(PROJECT / part, Path(folder.name, part), ignore=ignored)
+    compileall.compile_dir(folder.name, quiet=1)
+    return folder
+
+
+def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
+    """A project in `folder` with the stub as its worker and a recipe for one of it."""
+    shutil.copytree(compiled().name, folder)  # with the times of the files, or it would not be used
     shutil.copy(PROJECT / "launch.py", folder)
     (folder / "train").mkdir()
     shutil.copy(STUB, folder / "train" / "__main__.py")
@@ -84,9 +96,11 @@ def make_workplace(folder: Path, environment: Mapping[str, str]) -> Workplace:
 def eventually(what: str, condition: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until `condition` gives something true, and return that."""
     deadline = time.monotonic() + seconds
+    pause = 0.1
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.5)  # many conditions start a program
     return value
 
 
