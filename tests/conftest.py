@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 PROJECT = Path(__file__).resolve().parents[1]
+HAS_FAILED = pytest.StashKey[bool]()
 
 # Started in the background of a script or by nohup, this process ignores a signal, and so would all
 # its children.
@@ -65,6 +66,31 @@ def pytest_collection() -> Iterator[None]:
 def pytest_sessionfinish() -> None:
     """Libraries written in C++ complain of what is left at the end."""
     gc.unfreeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember a failure until the test's folder is looked through."""
+    report = yield
+    item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Function) -> Iterator[None]:
+    """Remove what a passed test leaves, but only the big files, or a suite leaves 15 GB.
+
+    Where thousands of files come and go, ext4 looks through those of the last minutes for each new
+    one, since it does not use their places again so soon: a twentieth of the suite's time.
+    """
+    folder = item.funcargs.get("tmp_path")
+    try:
+        return (yield)
+    finally:
+        if folder and not item.stash.get(HAS_FAILED, False):
+            for path in folder.rglob("*"):
+                if path.is_file() and not path.is_symlink() and path.stat().st_size > 2**20:
+                    path.unlink()
 
 
 def spread(*groups: list[pytest.Item]) -> list[pytest.Item]:
