@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain
+
 import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -47,18 +50,37 @@ def build_model(config: Model, seed: int) -> ResNet50:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", 0))
-        model = ResNet50(
-            Bottleneck,
-            list(BLOCKS),
-            num_classes=config.num_classes,
-            zero_init_residual=config.zero_init_residual and config.weights is None,
-        )
-        if config.stem == "cifar":
-            model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-            model.maxpool = nn.Identity()
-        nn.init.normal_(model.fc.weight, std=0.01)
-        nn.init.zeros_(model.fc.bias)
+        return make_network(config)
+
+
+def blank_model(config: Model) -> ResNet50:
+    """A ResNet-50 to load all entries into, without the half second that random numbers take.
+
+    Until then they are NaN, so that nobody takes what is not loaded for weights.
+    """
+    with torch.device("meta"):
+        model = make_network(config)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for each in chain(model.parameters(), model.buffers()):
+            each.fill_(math.nan if each.is_floating_point() else 0)
+    return model
+
+
+def make_network(config: Model) -> ResNet50:
+    """The network of a recipe, initialised on torch's default device by its default generator."""
+    model = ResNet50(
+        Bottleneck,
+        list(BLOCKS),
+        num_classes=config.num_classes,
+        zero_init_residual=config.zero_init_residual and config.weights is None,
+    )
+    if config.stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    nn.init.normal_(model.fc.weight, std=0.01)
+    nn.init.zeros_(model.fc.bias)
     if config.freeze_stages is not None:
         model.freeze(config.freeze_stages)
     return model.to(memory_format=torch.channels_last)

@@ -31,7 +31,7 @@ from train.errors import RequestError
 from train.facts import Usage
 from train.images import to_input
 from train.layouts import Network, find_network
-from train.model import build_model
+from train.model import blank_model
 from train.photos import Report, find_images, read_photo
 from train.weights import broken_promise, reconcile
 
@@ -100,7 +100,7 @@ def read_model(path: Path, given: Mapping[str, Any]) -> Predictor:
         network = find_network(checkpoint)
         said = {"stem": stem_of(network)} | facts.in_file(checkpoint, path)
         usage = facts.usage(said, given)
-        model = build_model(usage.model, seed=0)
+        model = blank_model(usage.model)
         account, accepted = reconcile(network, checkpoint, model.state_dict())
         if "fc.bias" in account.reinitialised:
             outputs = len(network.entries.get("fc.bias", ()))

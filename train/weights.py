@@ -28,7 +28,7 @@ from train.architectures import other_resnet
 from train.containers import Checkpoint, read_checkpoint
 from train.errors import RequestError, printable
 from train.layouts import Network, find_network
-from train.model import build_model
+from train.model import blank_model
 
 HEAD = ("fc.weight", "fc.bias")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -234,7 +234,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.classes < 2:
         parser.error("--classes takes a whole number of at least 2")
-    model = build_model(Model(num_classes=args.classes, stem=args.stem), seed=0)
+    model = blank_model(Model(num_classes=args.classes, stem=args.stem))
     try:
         account = load_weights(model, args.file)
     except RequestError as error:

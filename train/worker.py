@@ -26,7 +26,7 @@ from train.distributed import Ranks, process_group, wrap
 from train.errors import RequestError
 from train.health import check_nodes
 from train.loop import fit, results
-from train.model import build_model
+from train.model import blank_model, build_model
 from train.optim import make_optimizer
 from train.profiling import make_tracer
 from train.saver import Saver
@@ -202,7 +202,7 @@ def make_state(
     Raises:
         RequestError: the checkpoint is another recipe's, or the weights do not fit.
     """
-    model = build_model(recipe.model, recipe.run.seed)
+    model = blank_model(recipe.model) if manifest else build_model(recipe.model, recipe.run.seed)
     account = None
     if recipe.model.weights and manifest is None:
         account = load_weights(model, Path(recipe.model.weights))

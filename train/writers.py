@@ -21,7 +21,7 @@ from train import checkpoint, facts, predict
 from train.checkpoint import Manifest
 from train.errors import RequestError
 from train.files import whole_file
-from train.model import build_model
+from train.model import blank_model
 from train.state import weights_sha256
 
 # What mmpretrain builds the network from, and how it prepares images as our evaluation does.
@@ -72,7 +72,7 @@ def export(run_dir: Path, layout: str, out: Path, *, best: bool) -> str:
     state = read_state(run_dir / "checkpoints" / manifest.file, manifest)
     usage = facts.of_a_run(state)
     entries = state.get("model_ema", state["model"])  # the one that was scored
-    model = build_model(Model(stem=usage["stem"], num_classes=len(entries["fc.bias"])), seed=0)
+    model = blank_model(Model(stem=usage["stem"], num_classes=len(entries["fc.bias"])))
     model.load_state_dict(entries)
     known = facts.gather(run_dir, state, weights_sha256(model))
     # As others expect them: a channels-last order in memory is our own business.

@@ -14,7 +14,7 @@ from configs import dump_recipe
 from configs.continuation import shaping
 from configs.schema import Data, Model, Recipe
 from train import checkpoint, writers
-from train.model import build_model
+from train.model import blank_model, build_model
 from train.state import weights_sha256
 
 LAYOUTS = {"mmcls": "model.pth", "torchvision": "model.pth", "safetensors": "model.safetensors"}
@@ -76,7 +76,7 @@ def make_run(folder: Path, stem: str = "imagenet") -> Path:
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(dump_recipe(recipe))
     add_checkpoint(run_dir, recipe, 30, score=97.23)
-    model = build_model(recipe.model, seed=0)
+    model = blank_model(recipe.model)
     model.load_state_dict(make_entries(recipe, seed=30))
     results = {"steps": 30, "classes": CLASSES, "weights_sha256": weights_sha256(model)}
     (run_dir / "results.json").write_text(json.dumps(results))

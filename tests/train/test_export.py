@@ -36,7 +36,7 @@ from tests.train.made_runs import (
 from tests.train.runs import results
 from train import export, predict, writers
 from train.errors import RequestError
-from train.model import build_model
+from train.model import blank_model
 from train.prediction import read_model
 from train.state import weights_sha256
 from train.weights import load_weights
@@ -60,7 +60,7 @@ def test_all_320_entries_come_back_bit_for_bit(made: Path, layout: str, tmp_path
     out, _ = write_export(made, layout, tmp_path)
     stem = "cifar" if made.name.endswith("cifa") else "imagenet"
     recipe = make_recipe(stem)
-    model = build_model(recipe.model, seed=0)
+    model = blank_model(recipe.model)
     account = load_weights(model, out)
 
     assert (len(account.loaded), account.reinitialised) == (320, {})
@@ -300,6 +300,6 @@ def test_trained_model_leaves_with_the_weights_of_its_results(
     assert "warning" not in told
     predictor = read_model(out, {})
     assert predictor.usage.classes == list("0123456789")
-    model = build_model(recipe.model, seed=0)
+    model = blank_model(recipe.model)
     load_weights(model, out)
     assert weights_sha256(model) == results(run_dir)["weights_sha256"]
