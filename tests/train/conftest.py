@@ -188,11 +188,15 @@ def whole_run(
 
 
 @pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks with one block in each stage, here and in the processes that are started."""
+def shallow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks with one block in each stage, here and in the processes that are started.
+
+    A GPU trains the whole network, which takes it no time.
+    """
     from tests.train import depth
 
-    monkeypatch.setattr("train.model.BLOCKS", depth.SHALLOW)
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr("train.model.BLOCKS", depth.SHALLOW)
 
 
 @pytest.fixture
