@@ -17,7 +17,6 @@ SMALL = (
     "--set", "cluster.time_limit=00:10:00",
 )  # fmt: skip
 WIDE = ("--set", "cluster.gpus_per_node=2")
-ALONE = ("--set", "cluster.nodes=1")  # where other ranks play no part
 LONG = ("--set", "cluster.env.STUB_STEPS='3000'")
 PATIENCE_SECONDS = 300  # four processes share two slow cores
 
@@ -30,10 +29,7 @@ def slurm(workplace: Workplace, *command: str) -> str:
 
 
 def submit(workplace: Workplace, *arguments: str) -> tuple[RunDirectory, str]:
-    """Queue a stub worker on each of two nodes; the run and its job id.
-
-    With WIDE there are two workers on each node, with ALONE one in all.
-    """
+    """Queue a stub worker on each of two nodes, with WIDE two on each; the run and its job id."""
     before = set(workplace.runs)
     done = workplace.launch(*SMALL, *arguments)
     assert done.returncode == 0, done.stderr

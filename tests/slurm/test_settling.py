@@ -12,7 +12,6 @@ import pytest
 from jobs.rundir import RunDirectory
 from tests.jobs.workplace import Workplace, eventually, ledger_lines, saved_steps, worker_reports
 from tests.slurm.cluster import (
-    ALONE,
     LONG,
     PATIENCE_SECONDS,
     SMALL,
@@ -112,7 +111,7 @@ def test_a_rank_that_raises_every_time_ends_the_run_with_the_digest(workplace: W
 
 
 def test_two_attempts_without_progress_end_the_run(workplace: Workplace) -> None:
-    run, job = submit(workplace, *ALONE, *LONG, *setting(STUB="kill:0"))
+    run, job = submit(workplace, *LONG, *setting(STUB="kill:0"))
 
     assert await_end(workplace, job) == "FAILED"
 
@@ -140,8 +139,7 @@ def test_a_job_without_scontrol_is_followed_by_another(
     workplace: Workplace, tmp_path: Path
 ) -> None:
     path = path_without(tmp_path / "bin", "scontrol")
-    setup = f"cluster.setup=['export PATH={path}']"
-    run, job = submit(workplace, *ALONE, *LONG, "--set", setup)
+    run, job = submit(workplace, *LONG, "--set", f"cluster.setup=['export PATH={path}']")
     await_step(run, 1)
 
     slurm(workplace, "scancel", "--signal=USR2", job)
@@ -159,7 +157,7 @@ def test_a_job_without_scontrol_is_followed_by_another(
 
 
 def test_one_element_of_an_array_is_requeued_alone(workplace: Workplace) -> None:
-    run, first = submit(workplace, *ALONE, "--set", "cluster.sbatch.begin=now+1hour", *LONG)
+    run, first = submit(workplace, "--set", "cluster.sbatch.begin=now+1hour", *LONG)
     slurm(workplace, "scancel", first)
     answer = slurm(workplace, "sbatch", "--parsable", "--array=3", "--begin=now", str(run.script))
     element = f"{answer.strip()}_3"
@@ -196,7 +194,7 @@ def test_a_signal_that_meets_a_task_still_starting_loses_nothing(
 def test_resume_goes_on_with_a_cancelled_run_and_refuses_a_running_one(
     workplace: Workplace,
 ) -> None:
-    run, job = submit(workplace, *ALONE, *LONG)
+    run, job = submit(workplace, *LONG)
     await_step(run, 1)
     again = workplace.launch("resume", run.label)
     assert (again.returncode, "is running already" in again.stderr) == (2, True)
@@ -283,7 +281,7 @@ def test_the_submitting_shell_does_not_leak_into_the_job(
 def test_a_job_that_gets_nothing_of_the_environment_runs_and_is_requeued(
     workplace: Workplace,
 ) -> None:
-    run, first = submit(workplace, *ALONE, "--set", "cluster.sbatch.begin=now+1hour", *LONG)
+    run, first = submit(workplace, "--set", "cluster.sbatch.begin=now+1hour", *LONG)
     slurm(workplace, "scancel", first)
     options = ("--parsable", "--export=NONE", "--begin=now")
     job = slurm(workplace, "sbatch", *options, str(run.script)).strip()

@@ -222,7 +222,7 @@ def digits_recipe(digits_root: Path) -> Recipe:
 
 @pytest.fixture
 def same_on_any_ranks(digits_root: Path) -> Recipe:
-    """Three steps whose batch norms see the same groups of images on 1, 2 and 4 ranks.
+    """Four steps whose batch norms see the same groups of images on 1, 2 and 4 ranks.
 
     At 64 px, for at 32 px the last maps are single pixels: there the statistics of few values
     amplify a last bit a thousandfold a step.
@@ -230,7 +230,7 @@ def same_on_any_ranks(digits_root: Path) -> Recipe:
     changes = {
         "data": {"train_images": 48, "resolution": 64},
         "optimizer": {"lr": 0.005},
-        "train": {"batch_size": 16, "micro_batch_size": 4, "max_steps": 3},
+        "train": {"batch_size": 16, "micro_batch_size": 4, "max_steps": 4},
         "logging": {"every_steps": 1},
     }
     recipe = digits_recipe(digits_root)

@@ -89,7 +89,7 @@ def test_loss_curve_is_the_same_on_1_2_and_4_ranks(
         curves[world_size] = [row["loss"] for row in rows(run_dir) if row["mode"] == "train"]
         assert results(run_dir)["world_size"] == world_size
 
-    assert len(curves[1]) == 3
+    assert len(curves[1]) == 4
     assert curves[2] == pytest.approx(curves[1], rel=1e-4)
     assert curves[4] == pytest.approx(curves[1], rel=1e-4)
 
