@@ -32,9 +32,11 @@ def confusion_picture(counts: np.ndarray, classes: list[str]) -> np.ndarray:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
-    for text in axes.texts:
-        text.set_in_layout(False)  # they are inside, so the layout need not measure them
+        # The figure's and not of the axes, which would clip each and measure it for the layout.
+        figure.text(
+            column, row, str(count), transform=axes.transData,
+            ha="center", va="center", color=color, fontsize=8,
+        )  # fmt: skip
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted class")
