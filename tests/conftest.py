@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -53,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection() -> Iterator[None]:
     """Imports make no garbage, and looking for it takes a fifth of the time of a collection.
 
-    Nor is it looked for later among what they made.
+    Nor is it looked for later among what they made, not even by pytest at its end.
     """
     gc.disable()  # not where this file is imported, for the forks of tests/warm.py import it, too
     try:
@@ -61,11 +62,8 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    """Libraries written in C++ complain of what is left at the end."""
-    gc.unfreeze()
+        # Libraries written in C++ complain of what is left at the very end.
+        atexit.register(gc.unfreeze)
 
 
 @pytest.hookimpl(wrapper=True)

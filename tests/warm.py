@@ -25,7 +25,7 @@ from tests.conftest import PROJECT
 def context() -> Any:
     """What forks the processes; all that they need is imported once, in their parent."""
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["train.worker", "train.journal", "tests.warm"])
+    forks.set_forkserver_preload(["tests.preloaded"])
     return forks
 
 
