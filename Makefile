@@ -10,6 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+# Where it is set, as in many containers, each of the hundreds of programs that the suite starts
+# compiles for itself what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 SHELL_SCRIPTS := slurm/devcluster.sh slurm/devcluster/inside.sh slurm/finetune.sbatch \
   slurm/torchrun.sbatch slurm/install.sh .ci/run
 
