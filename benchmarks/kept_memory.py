@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ours, record
+from benchmarks.pictures import digits_root
 from benchmarks.timing import in_turn, ratio, seconds_per_call
 from jobs.worker import KEEP_MEMORY
 
@@ -54,7 +55,7 @@ def in_process(
     environment = {name: each for name, each in os.environ.items() if name not in KEEP_MEMORY}
     command = [sys.executable, "-m", "benchmarks.kept_memory", "--steps", str(args.steps)]
     command += ["--alone", "--sizes", size]
-    command += ["--data-root", str(args.data_root)] if args.data_root else []
+    command += ["--data-root", str(args.data_root or digits_root())]
     done = subprocess.run(
         command, env=environment | variables, stdout=subprocess.PIPE, text=True, check=True
     )

@@ -25,7 +25,9 @@ HEAVY = {"torch", "torchvision", "numpy", "tensorboard", "matplotlib"}
 
 def imported_by(statement: str, folder: Path = PROJECT) -> set[str]:
     """The top-level modules that a fresh interpreter has after a statement."""
-    code = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
+    # Imports make no garbage to look for, which would take a quarter of their time.
+    code = f"import gc, sys\ngc.disable()\n{statement}\n"
+    code += "print(*sys.modules, sep='\\n', file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
