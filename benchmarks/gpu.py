@@ -56,7 +56,7 @@ NO_WEIGHTS = "--set=model.weights=null"
 SMALL_STEP = "--set=train.batch_size=8 --set=data.resolution=32 --set=schedule.resolution=[]"
 SMALL_RUN = (
     "--set=data.train_images=16 --set=data.test_images=8 --set=train.max_steps=4 "
-    "--set=evaluate.batch_size=8 --set=logging.every_steps=2"
+    "--set=evaluate.batch_size=8 --set=logging.every_steps=2 --target=0"
 )
 
 

@@ -32,7 +32,7 @@ def is_running(process: int) -> bool:
         return False
 
 
-def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
+def test_parts_leave_their_files_and_a_summary_and_a_run_s_times_add_up(tmp_path: Path) -> None:
     done = run(tmp_path, "--parts", "mmcls", "finetune", "--seeds", "5")
 
     assert done.returncode == 0, [path.read_text() for path in tmp_path.glob("*.log")]
@@ -43,6 +43,19 @@ def test_parts_leave_their_files_and_a_summary(tmp_path: Path) -> None:
     assert abs(mmcls["extrapolated_s"] / seconds - 1) < 1e-3
     assert summary["found"]["MMClassification's way, extrapolated"] == mmcls
     assert summary["found"]["finetune.yaml"]["finished"] == 1
+
+    recipe = json.loads((tmp_path / "finetune.json").read_text())["recipes"]["finetune.yaml"]
+    [timed] = recipe["runs"]
+    assert (timed["exit_code"], timed["seed"], timed["steps"], timed["of_steps"]) == (0, 5, 4, 4)
+    assert 0 < timed["start_up_s"] < timed["to_target_s"] < timed["process_s"]
+    late = timed["to_target_s"] - timed["to_target_without_start_up_s"]
+    assert late == pytest.approx(timed["start_up_s"], abs=0.02)
+    assert timed["training_s"] == timed["training_s_of_all_steps"]
+    assert recipe["summary"]["accuracy_top-1"] == {
+        "mean": timed["accuracy_top-1"],
+        "deviation": None,
+    }
+    assert f"{timed['training_s']:.2f}" in (tmp_path / "finetune.log").read_text()
 
 
 def test_what_would_come_late_is_not_begun(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from jobs.rundir import RunDirectory
+from tests.conftest import PROJECT
 from tests.jobs.workplace import Workplace, eventually, ledger_lines
+from tests.train import depth
 
 SMALL = (
     "--config", "stub.yaml", "--engine", "slurm",
@@ -26,6 +29,17 @@ def slurm(workplace: Workplace, *command: str) -> str:
     return subprocess.run(
         command, env=dict(workplace.environment), capture_output=True, text=True, check=True
     ).stdout
+
+
+def take_real_worker(workplace: Workplace) -> None:
+    """Put the real worker in the stub's place, with the network of tests/train/depth.py."""
+    worker = workplace.project / "train"
+    shutil.rmtree(worker)
+    shutil.copytree(PROJECT / "train", worker, ignore=shutil.ignore_patterns("__pycache__"))
+    model = worker / "model.py"
+    line = f"BLOCKS = {depth.blocks()}"
+    assert line in model.read_text()
+    model.write_text(model.read_text().replace(line, f"BLOCKS = {depth.SHALLOW}"))
 
 
 def submit(workplace: Workplace, *arguments: str) -> tuple[RunDirectory, str]:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -19,11 +18,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from jobs.rundir import RunDirectory
-from tests.conftest import PROJECT
 from tests.jobs.workplace import Workplace, eventually, ledger_lines
-from tests.slurm.cluster import await_ledger_end, await_status
-from tests.train import depth
-from train.model import BLOCKS
+from tests.slurm.cluster import await_ledger_end, await_status, take_real_worker
 
 pytestmark = pytest.mark.slurm
 
@@ -46,14 +42,8 @@ TAGS = {"train/loss", "train/lr", "val/accuracy_top-1"}
 
 @pytest.fixture
 def first_day(workplace: Workplace, digits_root: Path) -> Workplace:
-    """The project with its own worker, a network less deep and a recipe that takes seconds."""
-    train = workplace.project / "train"
-    shutil.rmtree(train)
-    shutil.copytree(PROJECT / "train", train, ignore=shutil.ignore_patterns("__pycache__"))
-    model = (train / "model.py").read_text()
-    shallow = model.replace(f"BLOCKS = {BLOCKS}", f"BLOCKS = {depth.SHALLOW}")
-    assert shallow != model
-    (train / "model.py").write_text(shallow)
+    """The project with the real worker and a recipe that takes seconds."""
+    take_real_worker(workplace)
     recipe = workplace.project / "configs" / "mine.yaml"
     recipe.write_text(RECIPE % digits_root)
     return workplace

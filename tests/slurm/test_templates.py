@@ -14,7 +14,14 @@ import pytest
 from jobs.rundir import RunDirectory
 from tests.conftest import PROJECT
 from tests.jobs.workplace import Workplace, eventually, saved_steps
-from tests.slurm.cluster import PATIENCE_SECONDS, await_end, await_restart, await_step, slurm
+from tests.slurm.cluster import (
+    PATIENCE_SECONDS,
+    await_end,
+    await_restart,
+    await_step,
+    slurm,
+    take_real_worker,
+)
 
 pytestmark = pytest.mark.slurm
 
@@ -83,11 +90,12 @@ def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
     name: str,
     workers: int,
 ) -> None:
+    take_real_worker(workplace)
     run = tmp_path / "run"
     overrides = [*SETTINGS, "data.source=archive", f"data.root={digits_root}"]
     text = edit(PROJECT / "slurm" / f"{name}.sbatch", overrides, run, workers)
 
-    job = sbatch(text, tmp_path / "log", PROJECT)
+    job = sbatch(text, tmp_path / "log", workplace.project)
 
     assert await_end(workplace, job) == "COMPLETED", (tmp_path / "log").read_text()
     results = json.loads((run / "results.json").read_text())

@@ -4,8 +4,7 @@ A step of ResNet-50 takes a core half a second however small the images are, for
 weights. How a run is interrupted, resumed, written down and scored is the same for one block in
 each stage, a third of the weights; 33 MB of gradients are still several of DDP's buckets. The whole
 network learns, is resumed and is scored in the tests of runs on any number of ranks, in those of
-evaluation, on GPUs, in drills, and where the launcher or a template starts the worker, but for the
-runs of a first day.
+evaluation, on GPUs, in drills, in the main job and the quickstart.
 """
 
 from __future__ import annotations
