@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,32 @@ FACTS = {
 ARGUMENTS = ("--config", "finetune.yaml", "--set", "run.notes=two  words = $HOME 'quoted' =")
 LAUNCH = "import sys, one; print('doctor:', sys.argv[1:], one.HERE); sys.exit(len(sys.argv) - 6)\n"
 WHEEL = "one-1.0-py3-none-any.whl"
+REAL = str(Path(sys.executable).resolve())
+# It copies the environment that it would make, which takes Python many seconds.
+QUICK = """\
+#!/bin/sh
+[ "$*" = "-I -m venv -- $5" ] && exec cp -a -- '{made}' "$5"
+exec '{real}' "$@"
+"""
 FILES = ("data/archive", "data/a ' \" b", "data/[*]?", ".hidden")
 
 
+@pytest.fixture(scope="session")
+def quick_python(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Path:
+    """A Python that needs no time for a new environment."""
+    with shared_folder("environment") as folder:
+        made, program = folder / ".venv", folder / "python"
+        if not program.exists():
+            subprocess.run([REAL, "-I", "-m", "venv", "--", made], check=True)
+            program.write_text(QUICK.format(made=made, real=REAL))
+            program.chmod(0o755)
+    return program
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A bundle of a project that is one line."""
+def bundle(tmp_path: Path, quick_python: Path) -> Path:
+    """A bundle of a project that is one line; `python` beside it is quick."""
+    (tmp_path / "python").symlink_to(quick_python)
     bundle = tmp_path / "share of all" / "bundle"
     (bundle / "wheels").mkdir(parents=True)
     (bundle / "files" / "data").mkdir(parents=True)
@@ -69,7 +90,7 @@ def start(bundle: Path, *arguments: str, **variables: str) -> subprocess.Popen[s
     return subprocess.Popen(
         [str(bundle / "install.sh"), *arguments],
         cwd=bundle.parents[1],
-        env={**clean_environment(), "PYTHON": str(Path(sys.executable).resolve()), **variables},
+        env={**clean_environment(), "PYTHON": str(bundle.parents[1] / "python"), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,7 +131,7 @@ def misleading(tmp_path: Path) -> dict[str, str]:
 def test_a_bundle_becomes_a_project_with_its_environment_whatever_a_person_has_set(
     bundle: Path, place: Path, misleading: dict[str, str]
 ) -> None:
-    code, out, err = install(bundle, **misleading)
+    code, out, err = install(bundle, PYTHON=REAL, **misleading)
 
     assert (code, err.count("error")) == (0, 0), err
     packages = place / ".venv" / "lib" / f"python{PYTHON}" / "site-packages"
@@ -144,7 +165,7 @@ def test_doctor_s_verdict_is_the_exit_code_and_the_project_stays(bundle: Path, p
 def test_what_was_interrupted_is_finished_by_the_same_command(
     bundle: Path, place: Path, moment: str, number: signal.Signals
 ) -> None:
-    with start(bundle) as process:
+    with start(bundle, PYTHON=REAL) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith(moment):
@@ -212,7 +233,7 @@ def test_the_python_that_fits_is_found_and_a_file_system_without_locks_is_no_rea
     """`python3` may be too old, where python3.11 has another name on PATH."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    (tools / f"python{PYTHON}").symlink_to(Path(sys.executable).resolve())
+    (tools / f"python{PYTHON}").symlink_to(tmp_path / "python")
     for name, script in (
         ("python3", "echo too old >&2; exit 1"),
         ("flock", "echo 'flock: 9: No locks available' >&2; exit 71"),
@@ -256,7 +277,7 @@ def test_a_folder_that_cannot_be_made_is_told(bundle: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def busy(bundle: Path) -> Iterator[subprocess.Popen[str]]:
-    with start(bundle) as process:
+    with start(bundle, PYTHON=REAL) as process:
         yield process
         os.killpg(process.pid, signal.SIGKILL)
 

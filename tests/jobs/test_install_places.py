@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.test_install import bundle, describe, install, place, pytestmark
+from tests.jobs.test_install import (
+    bundle,
+    describe,
+    install,
+    place,
+    pytestmark,
+    quick_python,
+)
 
-__all__ = ["bundle", "place", "pytestmark"]
+__all__ = ["bundle", "place", "pytestmark", "quick_python"]
 
 
 @pytest.mark.parametrize(
