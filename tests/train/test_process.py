@@ -17,6 +17,7 @@ with many_imports():
     assert not gc.isenabled()
     import decimal
 assert gc.isenabled()
+assert gc.get_freeze_count()
 atexit.register(print, "registered")
 threading.Thread(target=threading.Event().wait).start()
 print("printed", end="")
