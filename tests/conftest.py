@@ -117,17 +117,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="session")
-def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with scikit-learn's digits in CIFAR-10's archive layout."""
-    from configs.archives import ARCHIVE_NAME
-    from train.digits import write_digits
-
-    root = tmp_path_factory.mktemp("digits")
-    write_digits(root / ARCHIVE_NAME)
-    return root
-
-
-@pytest.fixture(scope="session")
 def shared_folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], AbstractContextManager[Path]]:
@@ -146,6 +135,18 @@ def shared_folder(
             yield folder
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def digits_root(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Path:
+    """A folder with scikit-learn's digits in CIFAR-10's archive layout."""
+    from configs.archives import ARCHIVE_NAME
+    from train.digits import write_digits
+
+    with shared_folder("digits") as root:
+        if not (root / ARCHIVE_NAME).exists():
+            write_digits(root / ARCHIVE_NAME)
+    return root
 
 
 def named_by(variable: str, what: str) -> Path:

@@ -7,8 +7,15 @@ import json
 import pytest
 
 from configs import read_resolved
+from jobs.controller import clean_environment
 from jobs.rundir import RunDirectory
-from tests.jobs.workplace import Workplace, eventually, ledger_lines, saved_steps
+from tests.jobs.workplace import (
+    Workplace,
+    eventually,
+    ledger_lines,
+    make_workplace,
+    saved_steps,
+)
 
 EACH_STEP_SAVED = {"STUB_SAVE_EVERY": "1"}
 
@@ -28,6 +35,17 @@ def finished(workplace: Workplace) -> RunDirectory:
     done = workplace.launch("--config", "stub.yaml", **EACH_STEP_SAVED)
     assert done.returncode == 0, done.stderr
     return workplace.runs[0]
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A project with such a run, for tests that leave it as it is."""
+    workplace = make_workplace(
+        tmp_path_factory.mktemp("untouched") / "project", clean_environment()
+    )
+    done = workplace.launch("--config", "stub.yaml", **EACH_STEP_SAVED)
+    assert done.returncode == 0, done.stderr
+    return workplace
 
 
 def test_a_finished_run_goes_on_for_longer_and_keeps_its_results(
@@ -74,11 +92,12 @@ def test_a_finished_run_goes_on_for_longer_and_keeps_its_results(
     ],
 )
 def test_what_would_be_another_run_or_no_more_of_it_is_refused_with_the_reason(
-    workplace: Workplace, finished: RunDirectory, changes: list[str], problems: list[str]
+    untouched: Workplace, changes: list[str], problems: list[str]
 ) -> None:
+    [finished] = untouched.runs
     before = content(finished)
 
-    done = workplace.launch("resume", *(f"--set={each}" for each in changes))
+    done = untouched.launch("resume", *(f"--set={each}" for each in changes))
 
     assert (done.returncode, done.stdout) == (2, "")
     for problem in problems:
