@@ -6,6 +6,8 @@ import csv
 import io
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,15 @@ COUNT = BATCH + 6
 
 
 @pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Path:
     """A run's checkpoint, taken away from its run."""
-    folder = tmp_path_factory.mktemp("taken")
-    path = add_checkpoint(folder / "run", make_recipe(), 10, score=50.0)
-    shutil.move(path, folder / path.name)
-    shutil.rmtree(folder / "run")
-    return folder / path.name
+    with shared_folder("taken") as folder:
+        if not list(folder.glob("step-*")):
+            path = add_checkpoint(folder / "run", make_recipe(), 10, score=50.0)
+            shutil.move(path, folder / path.name)
+            shutil.rmtree(folder / "run")
+        [path] = folder.glob("step-*")
+    return path
 
 
 @pytest.fixture(scope="session")
