@@ -13,6 +13,7 @@ ENDING = """\
 import atexit, gc, sys, threading
 from train.process import leave, many_imports
 
+atexit.register(lambda: print(gc.get_freeze_count(), "frozen"))
 with many_imports():
     assert not gc.isenabled()
     import decimal
@@ -26,7 +27,9 @@ leave(int(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize(("code", "printed"), [(0, "printedregistered\n"), (76, "printed")])
+@pytest.mark.parametrize(
+    ("code", "printed"), [(0, "printedregistered\n0 frozen\n"), (76, "printed")]
+)
 def test_a_process_leaves_at_once_with_its_code_and_all_that_it_printed(
     code: int, printed: str
 ) -> None:
