@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -94,21 +93,30 @@ def test_of_two_starts_at_once_one_holds_the_run(
     for number in range(5):
         one = RunDirectory(run.path / str(number))
         barrier = threading.Barrier(2)
-        held: list[str] = []
+        holds: list[bool] = []
 
-        def start(job: str, one: RunDirectory, barrier: threading.Barrier, held: list[str]) -> None:
+        def start(
+            job: str, one: RunDirectory, barrier: threading.Barrier, holds: list[bool]
+        ) -> None:
             barrier.wait()
-            with contextlib.suppress(RequestError):
-                lease.take(one, f"{job}.0", f"job {job}")
-                held.append(job)
+            try:
+                mine = lease.take(one, f"{job}.0", f"job {job}")
+            except RequestError:
+                holds.append(False)
+                return
+            holds.append(True)
+            while len(holds) < 2:  # the other may look only now
+                mine.refresh()
+                time.sleep(0.05)
 
-        threads = [threading.Thread(target=start, args=(job, one, barrier, held)) for job in "89"]
+        starts = [(job, one, barrier, holds) for job in "89"]
+        threads = [threading.Thread(target=start, args=each) for each in starts]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-        assert len(held) == 1
+        assert sorted(holds) == [False, True]
 
 
 def test_a_start_that_comes_to_write_long_after_another_has_looked_too_is_refused(
