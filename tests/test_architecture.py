@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.controller import clean_environment
+from tests import warm
 from tests.conftest import PROJECT
 
 LAUNCHER = sorted(
@@ -46,10 +47,22 @@ def test_the_launcher_imports_nothing_heavy() -> None:
     assert set() == HEAVY & imported_by(statement)
 
 
-def test_the_worker_imports_no_launcher() -> None:
-    statement = "\n".join(f"import {module}" for module in WORKER)
+def test_the_worker_imports_no_launcher(tmp_path: Path) -> None:
+    """In a folder of its own all modules of the project are imported anew; torch is not."""
+    for package in ("train", "configs"):
+        (tmp_path / package).symlink_to(PROJECT / package)
+    script = tmp_path / "imports.py"
+    script.write_text(
+        "import sys\n"
+        + "".join(f"import {module}\n" for module in WORKER)
+        + "print(*sys.modules, sep='\\n')\n"
+    )
 
-    assert set() == {"jobs", "submitit", "launch"} & imported_by(statement)
+    done = warm.run(script, cwd=tmp_path)
+
+    imported = set(done.stdout.splitlines())
+    assert set(WORKER) <= imported, done.stderr
+    assert set() == {"jobs", "submitit", "launch"} & imported
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_run_ends_with_its_scores_and_a_complete_directory(workplace: Workplac
 def test_a_runs_directory_is_open_to_whom_the_recipe_says_and_for_writing_to_nobody_else(
     workplace: Workplace, readable_by: str, mode: int
 ) -> None:
-    setting = ("--set", f"run.readable_by={readable_by}", "--set", "run.seed=1")
+    setting = ("--set", f"run.readable_by={readable_by}", "--set", "cluster.cpu_workers=1")
     alone = workplace.launch("--config", "stub.yaml", *setting)
     swept = workplace.launch("--config", "stub.yaml", *setting, "--sweep", "run.seed=1,2")
 

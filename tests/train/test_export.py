@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import shlex
-import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from torchvision.models import resnet50
 
 from configs.schema import Recipe
 from tests import warm
-from tests.conftest import PROJECT
 from tests.train.conftest import ONE_THREAD, become_nobody, in_processes
 from tests.train.made_runs import (
     CLASSES,
@@ -270,20 +268,19 @@ def test_full_disk_is_one_line_and_leaves_nothing(run: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def fill_standard_output() -> None:
+    """No more of it can be written, as on a full disk."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), sys.stdout.fileno())
+
+
 def test_account_that_cannot_be_told_is_an_error_and_the_file_stays(
     run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.pth"
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "train.export", "--run", run, "--layout", "mmcls", out],
-            cwd=PROJECT,
-            env=os.environ | ONE_THREAD | {"PYTHONUNBUFFERED": ""},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+
+    done = warm.run(
+        "train.export", "--run", run, "--layout", "mmcls", out, first=fill_standard_output
+    )
 
     words = "is written, but what is in it cannot be told: No space left on device"
     assert (done.returncode, done.stderr) == (1, f"error: {out} {words}\n")
