@@ -6,6 +6,8 @@
 # make templates    write slurm/*.sbatch anew, from the renderer of job.sbatch
 # make lock         choose new versions of the dependencies
 
+# make PYTHON=/usr/bin/python3 ...: another than the first in PATH. A distribution's is compiled with
+# profiles, and starts a fifth faster than one that pyenv built as it does by default.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -92,7 +92,7 @@ FAULTS = {
     "all on a local disk": Fault(
         "warn",
         "storage",
-        "run.root, data.root, model.weights, ",
+        "run.root, data.root, model.weights",
         "cluster.shared",
         plant=nodes_elsewhere,
     ),
