@@ -285,7 +285,7 @@ def test_a_terminal_has_colours_unless_they_are_unwanted(
     environment = {**workplace.environment, "TERM": "xterm-256color", "STUB_STEPS": "5"}
     environment |= {"NO_COLOR": "1"} if no_color else {}
     process = subprocess.Popen(
-        [sys.executable, "launch.py", "--config", "stub.yaml"],
+        [sys.executable, "launch.py", "--config", "stub.yaml", "--set", "cluster.cpu_workers=1"],
         cwd=workplace.project,
         env=environment,
         stdin=own,
