@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import RequestError, WorkError
+from jobs.interruption import SIGNALS, raise_interrupt
 from jobs.options import make_parser
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ TAKES = {
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         # A dropped connection must undo what is half made, as Ctrl-C does; nohup is respected.
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, raise_interrupt)
     try:
         code = _run(arguments)
         _flush()

@@ -22,7 +22,7 @@ from typing import Any
 from configs.loader import dump_recipe
 from jobs import controller, failure, files, reasons, rundir, slurm, snapshot, status
 from jobs.errors import WorkError
-from jobs.interruption import uninterrupted
+from jobs.interruption import meet_dropped, uninterrupted
 from jobs.layout import Layout
 from jobs.preflight import Case
 from jobs.rundir import RunDirectory
@@ -100,6 +100,7 @@ def _look_with_slurm(run: RunDirectory, case: Case, plan: Layout) -> dict[str, A
 @contextlib.contextmanager
 def _job(run: RunDirectory) -> Iterator[str]:
     """The queued job for the body of the with; cancelled if the body does not see its end."""
+    meet_dropped()
     with contextlib.ExitStack() as held:
         held.enter_context(uninterrupted())
         job = controller.submit(run.script)

@@ -32,7 +32,7 @@ from jobs import (
 )
 from jobs import status as runs_status
 from jobs.errors import RefusedError, RequestError, WorkError, locate
-from jobs.interruption import Interrupt, uninterrupted
+from jobs.interruption import Interrupt, meet_dropped, uninterrupted
 from jobs.layout import Layout
 from jobs.rundir import RunDirectory
 from jobs.status import Status
@@ -90,6 +90,7 @@ def resume(
     if not wishes:
         raise RequestError(f"nothing of {text or 'the newest sweep'} ended unfinished")
     codes: list[int] = []
+    meet_dropped()
     with Interrupt().watch() as interrupt:
         for wish in wishes:
             if interrupt.count:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.errors import RequestError
-from jobs.interruption import uninterrupted
+from jobs.interruption import meet_dropped, uninterrupted
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 STAMP = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -177,6 +177,7 @@ def create(run: RunDirectory, mode: int, fill: Callable[[RunDirectory], None]) -
                 f"run.root: cannot write {run.path.parent}: {error.strerror}"
             ) from None
         fill(draft)
+        meet_dropped()
         draft.path.rename(run.path)
         yield
     except BaseException:

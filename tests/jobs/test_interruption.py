@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import snapshot
+from jobs import interruption, rundir, snapshot
 from jobs.interruption import Interrupt, uninterrupted
 from jobs.rundir import RunDirectory
 from tests.jobs.workplace import Workplace, eventually, is_running, ledger_lines, worker_reports
@@ -57,6 +58,21 @@ def test_what_comes_meanwhile_is_met_at_the_end() -> None:
         interrupted_inside(reached)
         assert interrupt.count == 1
     assert reached == ["on\n", "on\n", "behind"]
+
+
+def test_what_a_library_dropped_is_met_before_a_run_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interruption, "_raised", [])
+
+    def fill(_draft: RunDirectory) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            interruption.raise_interrupt(signal.SIGINT, None)
+
+    with pytest.raises(KeyboardInterrupt), rundir.create(RunDirectory(tmp_path / "a"), 0o700, fill):
+        pytest.fail("this was not to begin")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
