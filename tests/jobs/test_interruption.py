@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import interruption, rundir, snapshot
+from jobs import snapshot
 from jobs.interruption import Interrupt, uninterrupted
 from jobs.rundir import RunDirectory
 from tests.jobs.workplace import Workplace, eventually, is_running, ledger_lines, worker_reports
@@ -60,19 +59,19 @@ def test_what_comes_meanwhile_is_met_at_the_end() -> None:
     assert reached == ["on\n", "on\n", "behind"]
 
 
-def test_what_a_library_dropped_is_met_before_a_run_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(interruption, "_raised", [])
+def test_a_ctrl_c_that_an_import_drops_is_met_before_a_run_is_made(workplace: Workplace) -> None:
+    with (workplace.project / "configs" / "__init__.py").open("a") as module:
+        module.write(
+            "import contextlib, os, signal\n"
+            "with contextlib.suppress(KeyboardInterrupt):\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    raise AssertionError('it did not come')\n"
+        )
 
-    def fill(_draft: RunDirectory) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            interruption.raise_interrupt(signal.SIGINT, None)
+    done = workplace.launch("--config", "stub.yaml", STUB_STEPS="1")
 
-    with pytest.raises(KeyboardInterrupt), rundir.create(RunDirectory(tmp_path / "a"), 0o700, fill):
-        pytest.fail("this was not to begin")
-
-    assert list(tmp_path.iterdir()) == []
+    assert done.returncode == 130, done.stderr
+    assert [path.name for path in workplace.logs.iterdir()] == [snapshot.STORE]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
