@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
         # A dropped connection must undo what is half made, as Ctrl-C does; nohup is respected.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, raise_interrupt)
+    # Whoever may write in a run directory could make its job run code of theirs. Jobs inherit it.
+    os.umask(os.umask(0o077) | stat.S_IWGRP | stat.S_IWOTH)
     try:
         code = _run(arguments)
         _flush()

@@ -85,6 +85,7 @@ fi
 
 # A requeued job finds its configuration and goes on from its newest checkpoint.
 (umask 027 && mkdir -p "$RUN")  # others are neither to read it nor to write in it
+umask g-w,o-w
 if [ ! -e "$RUN/config.yaml" ]; then
     arguments=()
     for override in "${OVERRIDES[@]}"; do arguments+=(--set "$override"); done

@@ -25,6 +25,7 @@ from tests.jobs.workplace import (
     ledger_lines,
     saved_steps,
     worker_reports,
+    writable_by_others,
 )
 
 LONG = {"STUB_STEPS": "600"}
@@ -81,6 +82,16 @@ def test_a_runs_directory_is_open_to_whom_the_recipe_says_and_for_writing_to_nob
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {mode}
     store = workplace.logs / ".code"
     assert stat.S_IMODE(store.stat().st_mode) == 0o700
+
+
+def test_whatever_the_umask_nobody_else_may_write_anything_of_a_run(workplace: Workplace) -> None:
+    setting = ("--set", "cluster.cpu_workers=1")
+
+    done = workplace.launch("--config", "stub.yaml", *setting, umask=0)
+
+    assert done.returncode == 0, done.stderr
+    assert workplace.runs[0].metrics.exists()
+    assert writable_by_others(workplace.logs) == []
 
 
 @pytest.mark.parametrize("behaviour", ["well", "crash:1"])

@@ -40,10 +40,16 @@ class Workplace:
     def runs(self) -> list[RunDirectory]:
         return all_runs(self.logs)
 
-    def launch(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def launch(
+        self, *arguments: str, umask: int = 0o022, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """`python launch.py ARGUMENTS` to its end."""
         started = warm.Started(
-            "launch.py", *arguments, env={**self.environment, **variables}, cwd=self.project
+            "launch.py",
+            *arguments,
+            env={**self.environment, **variables},
+            cwd=self.project,
+            first=functools.partial(os.umask, umask),
         )
         return started.wait(timeout=120)
 
@@ -115,6 +121,12 @@ def worker_reports(run: RunDirectory, attempt: int = 1) -> list[dict[str, Any]]:
     """What each rank's stub saw of its environment, by rank."""
     logs = sorted(run.attempt(attempt).glob("rank-*.log"))
     return [json.loads(text.splitlines()[0]) for log in logs if (text := log.read_text())]
+
+
+def writable_by_others(folder: Path) -> list[str]:
+    """What below a folder somebody else than its owner may write."""
+    paths = [path for path in folder.rglob("*") if not path.is_symlink()]
+    return [str(path) for path in paths if path.stat().st_mode & 0o022]
 
 
 def saved_steps(run: RunDirectory) -> list[int]:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.jobs.workplace import Workplace, eventually, ledger_lines
+from tests.jobs.workplace import Workplace, eventually, ledger_lines, writable_by_others
 from tests.slurm.cluster import (
     LONG,
     await_end,
@@ -29,7 +29,7 @@ ONE_NODE = (
 def test_one_array_runs_every_element_in_its_own_run_directory(workplace: Workplace) -> None:
     dry = workplace.launch(*ONE_NODE, "--sweep", "run.seed=1,2,3", "--dry-run")
     done = workplace.launch(
-        *ONE_NODE, "--sweep", "run.seed=1,2,3", "--set", "cluster.array_parallelism=2"
+        *ONE_NODE, "--sweep", "run.seed=1,2,3", "--set", "cluster.array_parallelism=2", umask=0
     )
 
     assert done.returncode == 0, done.stderr
@@ -52,6 +52,8 @@ def test_one_array_runs_every_element_in_its_own_run_directory(workplace: Workpl
         )  # fmt: skip
     ran_at_once = [(ledger_lines(run)[0]["start"], ledger_lines(run)[0]["end"]) for run in runs]
     assert min(end for _, end in ran_at_once[:2]) <= ran_at_once[2][0]
+    # Whatever the umask, on the login node as on the compute nodes.
+    assert writable_by_others(workplace.logs) == []
 
 
 def test_an_element_is_requeued_cancelled_and_resumed_alone(workplace: Workplace) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.rundir import RunDirectory
 from tests.conftest import PROJECT
-from tests.jobs.workplace import Workplace, eventually, saved_steps
+from tests.jobs.workplace import Workplace, eventually, saved_steps, writable_by_others
 from tests.slurm.cluster import (
     PATIENCE_SECONDS,
     await_end,
@@ -69,6 +69,7 @@ def sbatch(workplace: Workplace) -> Iterator[Sbatch]:
             input=text,
             cwd=folder,
             env=dict(workplace.environment) | leaks | variables,
+            umask=0,
             capture_output=True,
             text=True,
             check=True,
@@ -96,6 +97,7 @@ def test_a_template_trains_on_two_nodes_with_only_its_head_edited(
     results = json.loads((run / "results.json").read_text())
     assert (results["world_size"], results["steps"]) == (2, 2)
     assert "seed: 3\n" in (run / "config.yaml").read_text()
+    assert writable_by_others(run) == []
 
 
 @pytest.mark.parametrize(
