@@ -6,6 +6,7 @@ serves all below ROOT, also those that are still to come.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -57,7 +58,9 @@ def main(arguments: list[str]) -> int:
         serve(Path(folder), links, int(port))
         while True:
             time.sleep(RELOAD_SECONDS)
-            link_runs(links, chosen or rundir.all_runs(Path(root)))
+            # Storage that does not answer for a while, or a run deleted at this moment.
+            with contextlib.suppress(OSError):
+                link_runs(links, chosen or rundir.all_runs(Path(root)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -6,6 +6,7 @@ A run lies in ROOT/NAME/STAMP, an element of a sweep in ROOT/NAME/STAMP/ELEMENT.
 from __future__ import annotations
 
 import contextlib
+import operator
 import re
 import secrets
 import shutil
@@ -195,17 +196,25 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def all_runs(root: Path) -> list[RunDirectory]:
-    """Every run below `root`, oldest first, the elements of a sweep in their order."""
-    found = []
+    """Every run below `root` that may be read, oldest first, elements of a sweep in their order."""
+    found: list[tuple[tuple[str, float, int], RunDirectory]] = []
     for folder in root.glob("*/*"):
         # Each look takes its time on network storage, and there may be thousands of runs.
         if folder.name.startswith(".") or folder.parent.name.startswith("."):
             continue
-        if (run := RunDirectory(folder)).config.exists():
-            found.append(run)
-        elif (folder / SWEEP).exists():
-            found += [RunDirectory(config.parent) for config in folder.glob("*/config.yaml")]
-    return sorted(found, key=_age)
+        # It may be another user's, or be deleted at this moment.
+        with contextlib.suppress(OSError):
+            found += [(_age(run), run) for run in _runs_in(folder)]
+    return [run for _, run in sorted(found, key=operator.itemgetter(0))]
+
+
+def _runs_in(folder: Path) -> list[RunDirectory]:
+    """The run that a folder is, or those of a sweep; none if it is something else."""
+    if (run := RunDirectory(folder)).config.exists():
+        return [run]
+    if (folder / SWEEP).exists():
+        return [RunDirectory(config.parent) for config in folder.glob("*/config.yaml")]
+    return []
 
 
 def _age(run: RunDirectory) -> tuple[str, float, int]:

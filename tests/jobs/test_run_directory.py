@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -98,6 +99,49 @@ def test_nobody_else_may_write_beside_a_run_whatever_the_umask(tmp_path: Path) -
 
     modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (run.path.parent, run.path)]
     assert modes == [0o755, 0o750]
+
+
+def test_a_run_that_may_not_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = (RunDirectory(tmp_path / "logs" / name / "run") for name in ("mine", "theirs"))
+    for run in (mine, theirs):
+        run.path.mkdir(parents=True)
+        run.config.touch()
+    theirs.path.chmod(0)
+    # Nobody who is not root may look into the folders above.
+    (tmp_path / "logs").chmod(0o755)
+    monkeypatch.chdir(tmp_path / "logs")
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        found = rundir.all_runs(Path())
+    finally:
+        os.seteuid(user)
+        theirs.path.chmod(0o700)
+
+    assert [run.path.parent.name for run in found] == ["mine"]
+
+
+def test_runs_that_are_deleted_meanwhile_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        run = RunDirectory(tmp_path / "name" / name)
+        run.path.mkdir(parents=True)
+        run.config.touch()
+    config = RunDirectory.config.fget
+
+    def looked_at(run: RunDirectory) -> Path:
+        if run.path.name == "a":
+            shutil.rmtree(run.path)
+            return Path("/")  # it was there a moment ago
+        return config(run)
+
+    monkeypatch.setattr(RunDirectory, "config", property(looked_at))
+
+    assert [run.path.name for run in rundir.all_runs(tmp_path)] == ["b"]
 
 
 def test_the_ledger_has_one_line_an_attempt_with_the_steps_of_its_own(tmp_path: Path) -> None:
