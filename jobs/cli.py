@@ -53,6 +53,11 @@ def main(arguments: list[str]) -> int:
         # The reader (`| head`) has what it wanted. Python would complain once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # What can happen to any file at any time, such as a quota that is used up.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def _flush() -> None:

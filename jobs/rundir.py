@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobs.errors import RequestError
+from jobs.errors import RequestError, WorkError
 from jobs.interruption import meet_dropped, uninterrupted
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -165,6 +165,7 @@ def create(run: RunDirectory, mode: int, fill: Callable[[RunDirectory], None]) -
 
     Raises:
         RequestError: the folder of the runs cannot be written.
+        WorkError: nor can a file of the run, as where a quota is used up.
     """
     missing = [folder for folder in run.path.parents if not folder.exists()]
     draft = RunDirectory(run.path.with_name(f".{run.path.name}.partial"))
@@ -177,7 +178,12 @@ def create(run: RunDirectory, mode: int, fill: Callable[[RunDirectory], None]) -
             raise RequestError(
                 f"run.root: cannot write {run.path.parent}: {error.strerror}"
             ) from None
-        fill(draft)
+        try:
+            fill(draft)
+        except OSError as error:
+            raise WorkError(
+                f"the run cannot be written to {run.path.parent}: {error.strerror}"
+            ) from None
         meet_dropped()
         draft.path.rename(run.path)
         yield

@@ -94,6 +94,27 @@ def test_whatever_the_umask_nobody_else_may_write_anything_of_a_run(workplace: W
     assert writable_by_others(workplace.logs) == []
 
 
+def test_a_file_of_a_new_run_that_cannot_be_written_is_told_and_nothing_is_left(
+    workplace: Workplace,
+) -> None:
+    """As where a quota is used up: the folder has been made by then, its files cannot be."""
+    command = f"ulimit -f 0; exec {sys.executable} launch.py --config stub.yaml"
+
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=workplace.project,
+        env=dict(workplace.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    folder = workplace.logs / "stub"
+    assert done.stderr.endswith(f"error: the run cannot be written to {folder}: File too large\n")
+    assert list(workplace.logs.iterdir()) == []
+
+
 @pytest.mark.parametrize("behaviour", ["well", "crash:1"])
 def test_nothing_that_a_run_leaves_holds_a_variable_of_the_shell(
     workplace: Workplace, behaviour: str
