@@ -4,7 +4,7 @@
 To see what a recipe comes to: `python -m configs finetune.yaml --set optimizer.lr=0.01`.
 """
 
-from configs.loader import LoadedRecipe, dump_recipe, load_recipe, read_resolved
+from configs.loader import LoadedRecipe, change_resolved, dump_recipe, load_recipe, read_resolved
 from configs.schema import Recipe
 from configs.settings import RecipeError
 
@@ -12,6 +12,7 @@ __all__ = [
     "LoadedRecipe",
     "Recipe",
     "RecipeError",
+    "change_resolved",
     "dump_recipe",
     "load_recipe",
     "read_resolved",

@@ -60,7 +60,7 @@ def load_recipe(
         settings.add_file(layer)
     for rank, override in enumerate(overrides, start=len(layers) + 1):
         settings.add_override(override, rank)
-    origins = {".".join(key): setting.place.label for key, setting in settings.values.items()}
+    origins = settings.origins()
 
     whole_file = Place(0, 0, layers[0].label)
     if settings.value(RUN_NAME) == "":
@@ -78,9 +78,26 @@ def read_resolved(path: Path) -> Recipe:
     Raises:
         RecipeError: with all that is wrong with it.
     """
+    return change_resolved(path, []).recipe
+
+
+def change_resolved(
+    path: Path, overrides: Sequence[str], *, project: Path = FOLDER.parent
+) -> LoadedRecipe:
+    """Return what `read_resolved` does with `overrides`, whose paths are as in `load_recipe`.
+
+    Raises:
+        RecipeError: with all that is wrong.
+    """
     settings = Settings()
     settings.add_file(_read(path, 0, settings))
-    return settings.recipe()
+    resolved = {key: settings.values.get(key) for key in PATHS}
+    for rank, override in enumerate(overrides, start=1):
+        settings.add_override(override, rank)
+    for key in PATHS:
+        if settings.values.get(key) != resolved[key]:
+            _make_absolute(settings, key, project, settings.values[key].place)
+    return LoadedRecipe(settings.recipe(), path.absolute(), settings.origins())
 
 
 def dump_recipe(recipe: Recipe) -> str:

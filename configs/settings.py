@@ -113,6 +113,10 @@ class Settings:
         """Return what `key` is set to, or its default."""
         return self.values[key].value if key in self.values else explain.field(key).default
 
+    def origins(self) -> dict[str, str]:
+        """Return where each dotted key was set, as `LoadedRecipe` has it."""
+        return {".".join(key): setting.place.label for key, setting in self.values.items()}
+
     def replace(self, key: Key, value: Any, place: Place) -> None:
         """Set `key` to `value` where it was set, or at `place` if it was not."""
         self.values[key] = Setting(value, self.values[key].place if key in self.values else place)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configs import continuation
 from configs.continuation import Taken
-from configs.loader import dump_recipe, load_recipe, read_resolved
+from configs.loader import change_resolved, dump_recipe, read_resolved
 from configs.schema import Recipe
 from configs.settings import RecipeError
 from jobs import (
@@ -120,7 +120,7 @@ def _wish(now: Status, overrides: Sequence[str]) -> _Wish:
 def _recipes(run: RunDirectory, overrides: Sequence[str]) -> tuple[Recipe, Recipe, dict[str, str]]:
     """The run's recipe, the one to go on under, and where its keys were set."""
     try:
-        loaded = load_recipe(str(run.config), overrides)
+        loaded = change_resolved(run.config, overrides)
         return read_resolved(run.config), loaded.recipe, loaded.origins
     except RecipeError as error:
         raise RequestError(*error.problems) from None

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from configs import LoadedRecipe, Recipe, RecipeError, dump_recipe, explain, read_resolved
+from configs import (
+    LoadedRecipe,
+    Recipe,
+    RecipeError,
+    change_resolved,
+    dump_recipe,
+    explain,
+    read_resolved,
+)
 
 Load = Callable[..., LoadedRecipe]
 
@@ -68,6 +76,29 @@ def test_a_loaded_recipe_reads_back_equal_anywhere(
     monkeypatch.chdir("/")
 
     assert read_resolved(path) == recipe
+
+
+def test_only_what_is_changed_of_a_resolved_recipe_is_expanded(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/$HOME")
+    recipe = load("run: {root: $SCRATCH}\ndata: {root: /$$DATA}\ncluster: {nodes: 2}\n").recipe
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    (tmp_path / "configs/site.yaml").write_text("cluster: {env: {A: b}}")
+    overrides = ["model.weights=$SCRATCH/$$w.pth", "run.seed=7"]
+
+    changed = change_resolved(path, overrides)
+
+    assert changed.recipe == recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"weights": "/scratch/$HOME/$w.pth"}),
+            "run": recipe.run.model_copy(update={"seed": 7}),
+        }
+    )
+    assert changed.origins["run.seed"] == "--set"
+    relative = change_resolved(path, ["data.root=data"], project=tmp_path)
+    assert relative.recipe.data.root == str(tmp_path / "data")
 
 
 def test_a_resolved_recipe_is_read_as_strictly(

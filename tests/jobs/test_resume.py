@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -137,6 +138,21 @@ def test_before_the_first_checkpoint_the_whole_schedule_may_change(workplace: Wo
 
     assert done.returncode == 0, done.stderr
     assert read_resolved(workplace.runs[0].config).schedule.kind == "cosine"
+
+
+def test_a_run_goes_on_as_it_was_whatever_its_paths_and_the_site_are_now(
+    workplace: Workplace,
+) -> None:
+    shutil.copytree(workplace.project / "data", workplace.project / "a$b")
+    workplace.launch("--config", "stub.yaml", "--set", "data.root=a$$b", STUB="crash:0")
+    before = read_resolved(workplace.runs[0].config)
+    (workplace.project / "configs" / "site.yaml").write_text("cluster: {env: {A: b}}\n")
+
+    done = workplace.launch("resume", "--set", "run.notes=again", b="elsewhere")
+
+    assert done.returncode == 0, done.stderr
+    run = before.run.model_copy(update={"notes": "again"})
+    assert read_resolved(workplace.runs[0].config) == before.model_copy(update={"run": run})
 
 
 def test_of_a_sweep_every_run_that_ended_unfinished_goes_on(workplace: Workplace) -> None:
