@@ -162,9 +162,9 @@ def state_and_reason(job_id: str) -> tuple[str, str]:
     return state, reason
 
 
-def end_time(job_id: str) -> str:
+def end_time(job_id: str, patience: float = PATIENCE_IN_A_JOB_SECONDS) -> str:
     """When the time limit of a running job is, as Slurm writes times here; empty if unknown."""
-    return _words(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"]).strip()
+    return _words(["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"], patience).strip()
 
 
 def state_and_end(job_id: str, patience: float) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from configs.cluster import Cluster
@@ -65,18 +65,15 @@ class Deadline:
 
     def is_near(self) -> bool:
         """Whether it is time to stop because of the limit, whether or not Slurm has said so."""
-        left = self.seconds_left()
-        if left is None:
-            return False
         if time.monotonic() - self._looked_at > LOOK_SECONDS:
             self._looked_at = time.monotonic()
             self._lead = self._measure_lead()
-        return left < self._lead
+        return self._has_less_than(self._lead)
 
     def has_passed(self, stop: StopRequest) -> bool:
         """Whether Slurm is about to kill the worker."""
-        left, margin = self.seconds_left(), min(MARGIN_SECONDS, self._lead / 2)
-        if left is not None and left < margin:
+        margin = min(MARGIN_SECONDS, self._lead / 2)
+        if self._has_less_than(margin):
             return True
         if stop.termed_at is None:
             return False
@@ -87,6 +84,19 @@ class Deadline:
         if self._grace_ends_at is None:
             self._grace_ends_at = self._ask_for_grace(patience=reserve / 2)
         return time.time() > self._grace_ends_at - margin
+
+    def _has_less_than(self, seconds: float) -> bool:
+        """Whether so little time is left; Slurm, asked once more, has not moved the limit."""
+        left = self.seconds_left()
+        if left is None or left >= seconds:
+            return False
+        # It moves the limit of a job that was suspended, and an administrator may raise it.
+        words = controller.end_time(self._job, MARGIN_SECONDS / 4) if self._job else ""
+        ends_at = _seconds_of(words)
+        if ends_at is None or ends_at < time.time() + seconds:
+            return True
+        self._limits = replace(self._limits, ends_at=ends_at)
+        return False
 
     def _ask_for_grace(self, patience: float) -> float:
         """When the time of a preempted job is over that Slurm lets run for a while; 0 if not so."""

@@ -50,6 +50,27 @@ def test_a_worker_is_killed_a_little_before_the_limit(tmp_path: Path) -> None:
     assert clock(tmp_path, 7, 3600).has_passed(StopRequest())
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_limit_that_slurm_has_moved_is_not_near_and_has_not_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """That of a job that was suspended, or one that an administrator has raised."""
+    before = time.time() - 60
+    now = datetime.fromtimestamp(before + 3600 * moved).isoformat(timespec="seconds")
+    asked = []
+    monkeypatch.setattr(controller, "end_time", lambda *_: asked.append(1) or now)
+    run, stop = RunDirectory(tmp_path), StopRequest()
+    watch = Deadline(run, Limits(before, 3600), "7")
+
+    verdict = Guard(run, 1, stop, watch, lease.take(run, "7.0", "job 7")).look()
+
+    assert (verdict, stop.signal) == ((None, None) if moved else ("overdue", signal.SIGUSR2))
+    # While there is time, nobody is asked.
+    asked.clear()
+    assert (watch.is_near(), watch.has_passed(stop)) == (not moved, not moved)
+    assert bool(asked) != moved
+
+
 def test_a_worker_is_killed_within_kill_wait_of_term_but_not_of_usr2(tmp_path: Path) -> None:
     watch = clock(tmp_path, 3000, 3600)
     stop = StopRequest()
