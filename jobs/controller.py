@@ -21,12 +21,21 @@ PING_SECONDS = 5.0
 QUERY_SECONDS = 30.0
 # A job that asks may have little time left.
 PATIENCE_IN_A_JOB_SECONDS = 10.0
+# For sbatch, whose job may be queued by the time that it does not answer: from the login node it
+# gets all the time that Slurm's own limits give it.
+SUBMIT_IN_A_JOB_SECONDS = 120.0
 FOLLOWING = "follow-up"
+# What Slurm's programs say where nobody has refused anything: its errors of communication.
+UNANSWERED = re.compile(
+    "Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted"
+)
 
 # What a shell inside salloc, a job step or an old training session leaves behind; it would change
-# the new job (SLURM_CPU_BIND pins all ranks to a few cores, SBATCH_* overrides the script).
+# the new job (SLURM_CPU_BIND pins all ranks to a few cores, SBATCH_* overrides the script), or the
+# answer to a question (SQUEUE_PARTITION hides jobs, and what is hidden looks lost).
 LEAKS = (
     "SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SALLOC_", "SUBMITIT_",
+    "SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_",
     "PMI_", "PMIX_", "PMI2_", "OMPI_", "TORCHELASTIC_",
 )  # fmt: skip
 GPU_CHOICE = {
@@ -91,19 +100,17 @@ def unavailable() -> str | None:
     return f"Slurm's controller does not answer (scontrol ping: {words[-1] if words else 'silent'})"
 
 
-def test_only(script: str) -> str | None:
-    """Slurm's words if it would refuse `script`, else None; nothing is queued."""
-    accepts, words = try_script(script)
-    return None if accepts else words
-
-
 def try_script(script: str) -> tuple[bool, str]:
-    """Whether Slurm would take `script`, and its words; nothing is queued."""
-    try:
-        answer = _ask(["sbatch", "--test-only"], QUERY_SECONDS, script)
-    except WorkError as error:
-        return False, str(error)
-    return answer.returncode == 0, answer.stderr.strip()
+    """Whether Slurm would take `script`, and its words; nothing is queued.
+
+    Raises:
+        WorkError: Slurm does not say so, for its controller does not answer.
+    """
+    answer = _ask(["sbatch", "--test-only"], QUERY_SECONDS, script)
+    words = answer.stderr.strip()
+    if answer.returncode != 0 and UNANSWERED.search(words):
+        raise WorkError(words)
+    return answer.returncode == 0, words
 
 
 def queued_jobs(users: Iterable[str]) -> list[Job]:
@@ -232,7 +239,7 @@ def follow(job_id: str, script: Path, excluded: Iterable[str]) -> tuple[str, str
     nodes = ",".join(excluded)
     command += [f"--exclude={nodes}"] if nodes else []
     try:
-        answer = _ask([*command, str(script), FOLLOWING], QUERY_SECONDS)
+        answer = _ask([*command, str(script), FOLLOWING], SUBMIT_IN_A_JOB_SECONDS)
     except WorkError as error:
         return "", str(error)
     if answer.returncode != 0:
@@ -246,7 +253,7 @@ def submit(script: Path, *options: str) -> str:
     Raises:
         WorkError: Slurm refuses, in its words.
     """
-    answer = _ask(["sbatch", "--parsable", *options, str(script)], QUERY_SECONDS)
+    answer = _ask(["sbatch", "--parsable", *options, str(script)], patience=None)
     job = parse_job_id(answer.stdout)
     if answer.returncode != 0 or job is None:
         raise WorkError(f"Slurm refused the job: {answer.stderr.strip() or answer.stdout.strip()}")
@@ -299,7 +306,7 @@ def _words(
 
 
 def _ask(
-    command: list[str], patience: float, text: str | None = None, **variables: str
+    command: list[str], patience: float | None, text: str | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
@@ -309,6 +316,7 @@ def _ask(
             env=clean_environment() | variables,
             capture_output=True,
             text=True,
+            errors="surrogateescape",  # squeue prints the folders of all jobs of a user
             timeout=patience,
             check=False,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from configs.cluster import Cluster
 from configs.schema import Recipe
 from jobs import controller, layout, rundir, site
-from jobs.errors import NEXT_LINE
+from jobs.errors import NEXT_LINE, WorkError
 from jobs.finding import Finding, failed, passed
 from jobs.layout import Layout
 from jobs.site import Partition
@@ -26,10 +26,14 @@ def check_script(recipe: Recipe, plan: Layout | None, partitions: list[Partition
     def answer(tried: Recipe, workers: Layout) -> tuple[bool, str]:
         return controller.try_script(slurm.make_executor(tried, workers, run).script())
 
-    accepts, words = answer(recipe, plan)
-    if accepts:
-        return [passed(words.rpartition("sbatch: ")[2] or "Slurm takes the job")]
-    culprit = find_culprit(recipe, lambda tried: answer(tried, layout.on_slurm(tried))[0])
+    try:
+        accepts, words = answer(recipe, plan)
+        if accepts:
+            return [passed(words.rpartition("sbatch: ")[2] or "Slurm takes the job")]
+        culprit = find_culprit(recipe, lambda tried: answer(tried, layout.on_slurm(tried))[0])
+    except WorkError as error:
+        text = f"Slurm does not say whether it takes this job:{NEXT_LINE}{error}"
+        return [failed(text, "try again when its controller answers", "cluster.engine")]
     if culprit is None:
         text = f"Slurm refuses this job, and no single key is the cause:{NEXT_LINE}{words}"
         return [failed(text, "look at configs/site.yaml, where this site's needs are", "cluster")]

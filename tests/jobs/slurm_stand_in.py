@@ -20,10 +20,14 @@ class Cluster:
         self.answer("scontrol", "")
         self.answer("sbatch", "8")
 
-    def answer(self, program: str, words: str, code: int = 0) -> None:
+    def answer(
+        self, program: str, words: str, code: int = 0, *, seconds: float = 0, to: int = 1
+    ) -> None:
+        """Let a program say `words`, on stdout or with `to` 2 on stderr, after some seconds."""
         script = self.folder / program
         script.write_text(
-            f"#!/bin/sh\necho {program} $* >> {self.calls}\necho '{words}'\nexit {code}\n"
+            f"#!/bin/sh\necho {program} $* >> {self.calls}\nsleep {seconds}\n"
+            f"echo '{words}' >&{to}\nexit {code}\n"
         )
         script.chmod(0o755)
 

@@ -134,7 +134,8 @@ def test_what_leaks_is_removed_and_what_finds_slurm_stays() -> None:
     shell = {"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/root"}
     leaks = (
         "SLURM_JOB_ID SLURM_CPU_BIND SBATCH_PARTITION SRUN_DEBUG RANK MASTER_PORT PMIX_RANK "
-        "OMPI_COMM_WORLD_RANK TORCHELASTIC_RUN_ID CUDA_VISIBLE_DEVICES SUBMITIT_EXECUTOR"
+        "OMPI_COMM_WORLD_RANK TORCHELASTIC_RUN_ID CUDA_VISIBLE_DEVICES SUBMITIT_EXECUTOR "
+        "SQUEUE_PARTITION SACCT_FEDERATION SINFO_PARTITION SCANCEL_INTERACTIVE"
     )
 
     cleaned = controller.clean_environment(shell | dict.fromkeys(leaks.split(), "leak"))
