@@ -60,12 +60,16 @@ def keep_rows_until(path: Path, step: int, *, is_evaluated: bool) -> list[dict[s
 
 
 class Lines:
-    """metrics.jsonl: whole lines only, whatever the disk does."""
+    """metrics.jsonl: whole lines only, whatever the disk does.
+
+    Another thread may call `sync` while one is being written, which is then no failure.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.open("ab", buffering=0)
         self.held: list[bytes] = []
+        self.is_behind = False
 
     def write(self, row: dict[str, Any]) -> str | None:
         """Append `row`, and what was held back before it; what is wrong if that fails."""
@@ -73,7 +77,9 @@ class Lines:
         try:
             self.catch_up()
         except OSError as error:
+            self.is_behind = True
             return f"{self.path}: {error.strerror}"
+        self.is_behind = False
         return None
 
     def catch_up(self) -> None:
@@ -100,7 +106,7 @@ class Lines:
         Raises:
             OSError: one is held back, or the disk fails.
         """
-        if self.held:
+        if self.is_behind:
             raise OSError(errno.ENOSPC, f"lines of {self.path.name} are held back")
         os.fsync(self.file.fileno())
 
@@ -111,13 +117,17 @@ class Lines:
 
 
 class Board:
-    """The scalars in TensorBoard. After an error a new event file takes the place of the broken."""
+    """The scalars in TensorBoard. After an error a new event file takes the place of the broken.
+
+    As with `Lines`, another thread may call `sync`.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
         self.purge_step = step
         self.writer: SummaryWriter | None = None
         self.held: list[dict[str, Any]] = []
+        self.is_behind = False
         self.shown: list[dict[str, Any]] = []  # of the newest step that was shown
 
     def open(self) -> SummaryWriter:
@@ -145,7 +155,9 @@ class Board:
         try:
             self.catch_up()
         except OSError as error:
+            self.is_behind = True
             return self._broken(error)
+        self.is_behind = False
         return None
 
     def _broken(self, error: OSError) -> str:
@@ -184,7 +196,7 @@ class Board:
         Raises:
             OSError: one is held back, or the disk fails.
         """
-        if self.held:
+        if self.is_behind:
             raise OSError(errno.ENOSPC, "events are held back")
         for path in self.folder.glob("events.*"):
             flush(path)
