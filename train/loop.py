@@ -84,6 +84,7 @@ def train_epoch(session: Session) -> bool:
             began = time.perf_counter()
             session.take_step(state.step, session.lr(state.step))
             state.step += 1
+            session.pace.keep()
             state.interval.seconds += time.perf_counter() - began
             if session.tracer:
                 session.tracer.step(state.step)

@@ -19,6 +19,7 @@ from train.cache import Dataset
 from train.distributed import START_TIMEOUT_SECONDS, Ranks
 from train.errors import RequestError
 from train.optim import learning_rate
+from train.pace import Pace
 from train.profiling import Tracer
 from train.saver import Saver
 from train.silence import Silence
@@ -48,6 +49,7 @@ class Session:
     saver: Saver | None
     take_step: Step | GraphedStep
     autocast: AbstractContextManager[None]
+    pace: Pace
     first_step: int
     saved_step: int | None
     tracer: Tracer | None = None

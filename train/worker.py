@@ -28,6 +28,7 @@ from train.health import check_nodes
 from train.loop import fit, results
 from train.model import blank_model, build_model
 from train.optim import make_optimizer
+from train.pace import Pace
 from train.profiling import make_tracer
 from train.saver import Saver
 from train.session import Session
@@ -183,6 +184,7 @@ def set_up(
         saver=saver if ranks.is_main else None,
         take_step=Step(recipe, ranks, batches, state, state.model, autocast),
         autocast=autocast,
+        pace=Pace(ranks.device),
         first_step=state.step,
         saved_step=manifest.step if manifest else None,
     )

@@ -53,6 +53,15 @@ def stream(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def gpu() -> Any:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 @pytest.fixture(scope="session")
 def workers() -> Any:
     """A context whose processes start quickly: torch is imported once, in their parent."""

@@ -39,13 +39,6 @@ RECIPE = Recipe(
 
 
 @pytest.fixture
-def gpu() -> torch.device:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-@pytest.fixture
 def nccl(gpu: torch.device) -> Iterator[None]:
     """A process group of this process alone."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
