@@ -58,6 +58,7 @@ def serve(pipe: Connection, place: dict[str, str], overrides: list[str], data_ro
         while steps := pipe.recv():
             ranks.barrier()
             pipe.send(seconds_per_call(step, steps, ranks.device, warm_up=0))
+        step.session.take_step.close()  # its graph would keep NCCL from ending the group
 
 
 class Group:
