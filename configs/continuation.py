@@ -22,10 +22,8 @@ ELSEWHERE = {
 LENGTH = ("schedule.epochs", "train.max_steps")
 # What may change at any time: no step depends on it. (A graph's steps are eager ones up to
 # rounding, and where none can be recorded, turning it off must not cost the run.)
-FREE = (
-    *("cluster", "evaluate", "checkpoint", "logging"),
-    *("run.notes", "data.root", "data.local_copy", "train.cuda_graph"),
-)
+FREE_KEYS = ("run.notes", "data.root", "data.local_copy", "train.cuda_graph")
+FREE = ("cluster", "evaluate", "checkpoint", "logging", *FREE_KEYS)
 WHY = {
     "run": "its folder is named so",
     "run.readable_by": "its folder is there already; chmod changes it",

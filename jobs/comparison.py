@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from configs import continuation
 from jobs.record import TOP1, TOP5, Record, shown, text_of
+from jobs.text import printable
 
 # What a run is called and where it lies; free text about it.
 OWN = ("run.name", "run.root", "run.notes")
-# `resume` may change these sections, for they do not shape the result.
-NOT_SHAPING = ("run", "cluster", "checkpoint", "logging")
+# `resume` may change these, for they do not shape the result: whole sections, and single keys.
+NOT_SHAPING = ("run", "cluster", "checkpoint", "logging", *continuation.FREE_KEYS)
+# What a run reads, by what provenance.json knows it by.
+INPUTS = {"archive_sha256": "read different archives", "weights_sha256": "began with other weights"}
 SCORES = {
     TOP1: lambda record: record.last(TOP1),
     TOP5: lambda record: record.last(TOP5),
@@ -51,10 +55,18 @@ class Group:
     @property
     def code(self) -> Literal["same", "differs", "unknown"]:
         """Whether the runs had the same code."""
-        hashes = {text_of(record.provenance.get("code_sha256")) for record in self.finished}
+        hashes = self._known("code_sha256")
         if len(hashes) > 1:
             return "differs"
         return "unknown" if None in hashes else "same"
+
+    @property
+    def differing_inputs(self) -> list[str]:
+        """In which files, of those whose content is known, the runs differed."""
+        return [words for key, words in INPUTS.items() if len(self._known(key) - {None}) > 1]
+
+    def _known(self, key: str) -> set[str | None]:
+        return {text_of(record.provenance.get(key)) for record in self.finished}
 
     def score(self, key: str) -> Score:
         """Over the finished runs; `key` is one of `SCORES`."""
@@ -101,7 +113,7 @@ def group(records: Sequence[Record]) -> list[Group]:
 
 def shaping(keys: Sequence[str]) -> list[str]:
     """Those of the recipe's `keys` that tell groups apart."""
-    return [key for key in keys if key.partition(".")[0] not in NOT_SHAPING]
+    return [key for key in keys if not {key, key.partition(".")[0]} & set(NOT_SHAPING)]
 
 
 def cell(record: Record, key: str) -> str:
@@ -109,7 +121,7 @@ def cell(record: Record, key: str) -> str:
     if key not in record.recipe:
         return "-"
     value = record.recipe[key]
-    text = shown(value)
+    text = printable(shown(value))
     return text if len(text) <= LONGEST else "…" + text[1 - LONGEST :]
 
 

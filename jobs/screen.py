@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from jobs import curves, estimate
 from jobs.curves import Point
 from jobs.status import Status
 from jobs.table import STATE_STYLES
-from jobs.text import clock, short_duration
+from jobs.text import clock, printable, short_duration
 
-# Escape sequences and other bytes by which a worker's log would redraw this screen.
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 GAP = 2
 BLANK = Text("")
 LEAST_CURVE_LINES, MOST_CURVE_LINES = 4, 20
@@ -70,7 +67,7 @@ def clean(line: str, console: Console) -> str:
 
 
 def _line(text: str, style: str = "") -> Text:
-    return Text(CONTROL.sub("", text), style=style, no_wrap=True, overflow="crop")
+    return Text(printable(text), style=style, no_wrap=True, overflow="crop")
 
 
 def _head(status: Status, width: int) -> list[Text]:

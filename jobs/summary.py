@@ -15,7 +15,7 @@ from configs.schema import Recipe
 from jobs import comparison, text
 from jobs.comparison import Group, Score
 from jobs.record import TOP1, TOP5, Record, flatten, shown
-from jobs.table import Column, print_table
+from jobs.table import Column, PipedConsole, print_table
 
 COMMIT_LETTERS = 8
 
@@ -24,7 +24,7 @@ def show(records: Sequence[Record]) -> None:
     """Print the report, as wide as the terminal; in full where stdout is none."""
     # With NO_COLOR rich itself would still write in bold.
     colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    console = Console(color_system=colors, highlight=False)
+    console = PipedConsole(color_system=colors, highlight=False)
     _print(records, console, console.width if console.is_terminal else None)
 
 
@@ -116,6 +116,10 @@ def remarks(records: Sequence[Record], groups: Sequence[Group]) -> list[str]:
                 f"group {together.number}: its runs had different code, "
                 "so more than the seed differs"
             )
+        found += [
+            f"group {together.number}: its runs {words}, so more than the seed differs"
+            for words in together.differing_inputs
+        ]
     if any(each.has_uncommitted_changes for each in records):
         found.append("* with uncommitted changes")
     return found
@@ -193,7 +197,7 @@ def _print_one(record: Record, console: Console) -> None:
     rows = facts(record)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        line = Text.assemble((name.ljust(width), "bold"), "  ", value)
+        line = Text.assemble((name.ljust(width), "bold"), "  ", text.printable(value))
         console.print(line, soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -17,6 +18,18 @@ STATE_STYLES = {
     "lost": "red",
     "unknown": "yellow",
 }
+
+
+class PipedConsole(Console):
+    """A console that tells its caller when the reader (`| head`) has gone; rich's own exits."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Called where stdout is a pipe that nobody reads.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -10,6 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.rundir import RunDirectory
+
+# Escape sequences and other characters by which a terminal would redraw what it shows, or worse.
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """What a log or another person has written, without what is meant for a terminal."""
+    return CONTROL.sub("", text)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

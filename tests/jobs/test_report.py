@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from jobs import comparison, record, report, summary
+from jobs.comparison import INPUTS
 from jobs.metrics import Progress
 from jobs.record import TOP1, TOP5, Record
 from jobs.rundir import RunDirectory, seconds_of
@@ -73,6 +74,8 @@ def test_runs_that_differ_in_the_seed_have_a_mean_and_a_deviation(tmp_path: Path
         ({"run.notes": "a word"}, True),
         ({"cluster.partition": "other"}, True),
         ({"logging.every_steps": 7}, True),
+        ({"data.root": "/moved"}, True),
+        ({"train.cuda_graph": False}, True),
         ({"train.batch_size": 64}, False),
         ({"model.weights": "/other.pth"}, False),
         ({"evaluate.every_epochs": 2}, False),
@@ -92,6 +95,26 @@ def test_another_number_of_workers_is_another_group(tmp_path: Path) -> None:
     runs[1].results.write_text(json.dumps({"world_size": 4}))
 
     assert len(comparison.group(gathered(*runs))) == 2
+
+
+@pytest.mark.parametrize("key", ["archive_sha256", "weights_sha256"])
+def test_different_inputs_in_a_group_are_said(tmp_path: Path, key: str) -> None:
+    runs = [write_run(tmp_path, "a"), write_run(tmp_path, "b", {"data.root": "/moved"})]
+
+    def told(*contents: str | None) -> bool:
+        for run, content in zip(runs, contents, strict=True):
+            run.provenance.write_text(json.dumps({key: content}))
+        records = gathered(*runs)
+        [together] = comparison.group(records)
+        said = any(
+            f"group 1: its runs {each}" in summary.plain(records) for each in INPUTS.values()
+        )
+        assert said == bool(together.differing_inputs)
+        return said
+
+    assert told("1", "2")
+    assert not told("1", "1")
+    assert not told("1", None)  # an older run, which did not note it
 
 
 def test_different_code_in_a_group_is_said(tmp_path: Path) -> None:
