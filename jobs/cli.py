@@ -6,6 +6,7 @@ Only the part that a command needs is imported, so `--help` comes at once on a b
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, raise_interrupt)
     # Whoever may write in a run directory could make its job run code of theirs. Jobs inherit it.
     os.umask(os.umask(0o077) | stat.S_IWGRP | stat.S_IWOTH)
+    _mend_streams()
     try:
         code = _run(arguments)
         _flush()
@@ -58,6 +60,25 @@ def main(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def _mend_streams() -> None:
+    """Have a stdout and a stderr that take any text.
+
+    Where one was closed (`>&-`), the next file opened would take its number. Names and logs may
+    hold what the terminal's encoding has not.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _flush() -> None:

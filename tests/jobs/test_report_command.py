@@ -121,3 +121,43 @@ def test_a_page_is_not_poured_onto_a_terminal(
 
     with pytest.raises(RequestError, match="add --output"):
         report.show([], tmp_path, "html", None)
+
+
+def test_what_people_wrote_draws_nothing_on_a_terminal(site: Workplace) -> None:
+    notes = {"run.notes": "\x1b]0;title\x07\x1b[31mred", "run.seed": 7}
+    run = write_run(site.logs, "20260104-000000-dddd", notes)
+
+    done = site.launch("report", run.label)
+
+    assert "0;titlered" in done.stdout
+    assert not {"\x1b", "\x07"} & set(done.stdout)
+
+
+def shell(site: Workplace, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command.replace("python", sys.executable)],
+        cwd=site.project,
+        env={**site.environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_reader_that_has_gone_is_no_error(site: Workplace) -> None:
+    done = shell(site, "python launch.py report | true; exit ${PIPESTATUS[0]}")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_stdout_is_no_error(site: Workplace) -> None:
+    done = shell(site, "python launch.py report --format csv >&-")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_the_terminal_has_no_letters_for_is_replaced(site: Workplace) -> None:
+    done = shell(site, "python launch.py report", PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "90.50 ? 0.71" in done.stdout
