@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from string import Template
@@ -30,11 +30,14 @@ class LoadedRecipe:
     """A complete recipe, its file, and where each key that is not at its default was set.
 
     `origins` maps a dotted key to "configs/finetune.yaml:12", "configs/site.yaml:3" or "--set".
+    `bases` are the files that it includes, `written` the paths in it by their keys, unexpanded.
     """
 
     recipe: Recipe
     path: Path
     origins: dict[str, str]
+    bases: tuple[Path, ...] = ()
+    written: dict[str, str] = field(default_factory=dict)
 
 
 def load_recipe(
@@ -53,7 +56,7 @@ def load_recipe(
     """
     path = _find(recipe, folder)
     settings = Settings()
-    layers = _read_with_bases(path, folder, settings)
+    layers, bases = _read_with_bases(path, folder, settings)
     if _is_file(folder / SITE):
         settings.add_site(_read(folder / SITE, len(layers), settings))
     for layer in reversed(layers):
@@ -65,9 +68,10 @@ def load_recipe(
     whole_file = Place(0, 0, layers[0].label)
     if settings.value(RUN_NAME) == "":
         settings.replace(RUN_NAME, path.stem, whole_file)
+    written = {".".join(key): settings.value(key) for key in PATHS}
     for key in PATHS:
         _make_absolute(settings, key, folder.parent, whole_file)
-    return LoadedRecipe(settings.recipe(), path.absolute(), origins)
+    return LoadedRecipe(settings.recipe(), path.absolute(), origins, bases, written)
 
 
 def read_resolved(path: Path) -> Recipe:
@@ -117,8 +121,13 @@ def _find(recipe: str, folder: Path) -> Path:
     raise RecipeError([f"{recipe}: {problem}"])
 
 
-def _read_with_bases(path: Path, folder: Path, settings: Settings) -> list[Layer]:
-    """Return the layers of a recipe, of the file it includes, of the file that one includes, ..."""
+def _read_with_bases(
+    path: Path, folder: Path, settings: Settings
+) -> tuple[list[Layer], tuple[Path, ...]]:
+    """Return the layers of a recipe, of the file it includes, of the file that one includes, ...
+
+    And the included files.
+    """
     chain = [path]
     layers = [_read(path, 0, settings)]
     while (BASE,) in layers[-1].document.lines:
@@ -140,7 +149,7 @@ def _read_with_bases(path: Path, folder: Path, settings: Settings) -> list[Layer
             break
         layers.append(_read(base, len(layers), settings))
         path = base
-    return layers
+    return layers, tuple(base.absolute() for base in chain[1:])
 
 
 def _read(path: Path, rank: int, settings: Settings) -> Layer:

@@ -5,6 +5,7 @@ A call goes on where an earlier one ended, for whatever reason: what is there an
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -126,19 +127,26 @@ def _recipe_arguments(
     Raises:
         RequestError: the recipe is not carried.
     """
-    project = FOLDER.parent
+    project, recipe = FOLDER.parent, loaded.recipe
     path = loaded.path
-    if not path.is_relative_to(project) or path.relative_to(project) not in files:
-        raise RequestError(
-            f"{path} is not among the project's files, so it would not be carried; "
-            f"copy it into {FOLDER}"
-        )
+    for each in (path, *(Path(os.path.normpath(base)) for base in loaded.bases)):
+        if not each.is_relative_to(project) or each.relative_to(project) not in files:
+            raise RequestError(
+                f"{each} is not among the project's files, so it would not be carried; "
+                f"copy it into {FOLDER}"
+            )
     if any("\n" in each for each in overrides):
         raise RequestError("a --set of more than one line cannot be carried; put it into a recipe")
     name = path.name if path.parent == FOLDER else path.relative_to(project).as_posix()
     arguments = ["--config", name]
     for override in overrides:
         arguments += ["--set", override]
+    # What lies below this project lies below the cluster's, wherever that is.
+    for key, named in (("data.root", recipe.data.root), ("model.weights", recipe.model.weights)):
+        written = loaded.written[key]
+        if named and (Path(written).is_absolute() or written.startswith(("~", "$"))):
+            place = _place(Path(named), key).relative_to(bundle.FILES)
+            arguments += ["--set", f"{key}={json.dumps(place.as_posix().replace('$', '$$'))}"]
     return arguments
 
 

@@ -212,6 +212,6 @@ code=0
 .venv/bin/python launch.py doctor "${arguments[@]}" || code=$?
 say ""
 say "next:"
-say "  cd $target && . .venv/bin/activate"
+say "  cd $(printf %q "$target") && . .venv/bin/activate"
 say "  python launch.py$(printf ' %q' "${arguments[@]}")"
 exit "$code"

@@ -28,6 +28,8 @@ def test_a_recipe_wins_over_its_base_key_by_key(write: Write, load: Load) -> Non
         "optimizer.weight_decay": "configs/recipe.yaml:4",
         "schedule.epochs": "configs/grandparent.yaml:2",
     }
+    assert [base.name for base in loaded.bases] == ["parent.yaml", "grandparent.yaml"]
+    assert all(base.is_absolute() for base in loaded.bases)
 
 
 def test_lists_are_replaced_and_mappings_merged(write: Write, load: Load) -> None:
