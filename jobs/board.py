@@ -17,12 +17,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from jobs import attachment, boardserver, failure, rundir
 from jobs.boardserver import Server
 from jobs.errors import RequestError, WorkError
+from jobs.locking import HeldError, hold
 from jobs.provenance import user_name
 from jobs.rundir import RunDirectory
 from jobs.text import command_line, count
@@ -44,9 +46,11 @@ def serve(texts: list[str], root: Path, port: int | None) -> int:
     runs = rundir.find_many(texts, root)
     chosen = runs if texts else []
     folder = _folder(chosen, root)
-    server = _answering(folder)
-    if server is None:
-        server = _start(folder, chosen, root, _checked(port))
+    with _alone():
+        server = _answering(folder)
+        if is_new := server is None:
+            server = _start(folder, chosen, root, _checked(port))
+    if is_new:
         print(f"TensorBoard for {count(len(runs), 'run')}: http://127.0.0.1:{server.port}/")
     elif port in (None, server.port):
         print(f"TensorBoard serves these runs already: http://127.0.0.1:{server.port}/")
@@ -69,6 +73,12 @@ def stop(texts: list[str], root: Path) -> int:
         WorkError: one does not end.
     """
     one = _folder(rundir.find_many(texts, root), root) if texts else None
+    with _alone():
+        return _stop(texts, one)
+
+
+def _stop(texts: list[str], one: Path | None) -> int:
+    """Stop the one that serves from a folder, or each for None."""
     served = {folder: boardserver.read(folder) for folder in sorted(_state().glob("*/"))}
     here, elsewhere = [], set()
     for folder, server in served.items():
@@ -86,6 +96,27 @@ def stop(texts: list[str], root: Path) -> int:
         what = f"of {' '.join(texts)} " if texts else ""
         raise RequestError(f"no TensorBoard {what}of yours runs on this machine{there}")
     return 0
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One start or stop at a time: of two starts at once, one would be recorded nowhere.
+
+    Raises:
+        WorkError: the folder cannot be written, or another one takes too long.
+    """
+    folder = _state()
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held.enter_context(hold(folder / "lock", START_SECONDS + STOP_SECONDS))
+        except HeldError:
+            raise WorkError(f"another TensorBoard is being started or stopped: {folder}") from None
+        except OSError as error:
+            raise WorkError(
+                f"cannot write {folder}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
+            ) from None
+        yield
 
 
 def _state() -> Path:
@@ -147,12 +178,7 @@ def _start(folder: Path, runs: list[RunDirectory], root: Path, port: int) -> Ser
     if left and _is_alive(left):
         _end(left)  # it lives and does not answer
     shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise WorkError(
-            f"cannot write {folder}: {error.strerror}; set XDG_STATE_HOME to a folder of yours"
-        ) from None
+    folder.mkdir(mode=0o700)
     said = _log_of(folder)
     arguments = [str(folder), str(port), str(root), *(str(run.path) for run in runs)]
     with said.open("wb") as log:

@@ -54,28 +54,30 @@ def main(arguments: list[str]) -> int:
     chosen = [RunDirectory(Path(path)) for path in paths]
     try:
         links.mkdir(parents=True, exist_ok=True)
-        link_runs(links, chosen or rundir.all_runs(Path(root)))
+        link_runs(links, chosen or rundir.all_runs(Path(root)), short=bool(chosen))
         serve(Path(folder), links, int(port))
         while True:
             time.sleep(RELOAD_SECONDS)
             # Storage that does not answer for a while, or a run deleted at this moment.
             with contextlib.suppress(OSError):
-                link_runs(links, chosen or rundir.all_runs(Path(root)))
+                link_runs(links, chosen or rundir.all_runs(Path(root)), short=bool(chosen))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def link_runs(links: Path, runs: list[RunDirectory]) -> None:
-    """A link for each run that has curves; elements of one sweep alone by what differs.
+def link_runs(links: Path, runs: list[RunDirectory], *, short: bool) -> None:
+    """A link for each run that has curves; with `short`, elements of one sweep by what differs.
+
+    To be `short` only where no other runs are to come: a run keeps the name that it has.
 
     Not the folder of all runs itself, of which TensorBoard would list every snapshot of the code
     again and again; and not --logdir_spec, which means the slow loader.
     """
     sweeps = {run.sweep for run in runs}
-    alone = len(sweeps) == 1 and None not in sweeps
+    short = short and len(sweeps) == 1 and None not in sweeps
     for run in runs:
         events = run.path / "tensorboard"
-        link = links / (run.path.name if alone else run.label)
+        link = links / (run.path.name if short else run.label)
         if events.is_dir() and not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(events.resolve())

@@ -10,22 +10,18 @@ files/                               data and weights, below it as below the pro
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
-import inspect
 import os
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from jobs import manifest
 from jobs.errors import RequestError, WorkError
 from jobs.files import write_whole
+from jobs.locking import HeldError, hold
 from jobs.manifest import Facts, measure
 from jobs.repository import PROJECT, list_files, new_files
 from jobs.snapshot import PARTS
@@ -38,14 +34,6 @@ ARCHIVE = "project.tar.gz"
 REQUIREMENTS = "requirements.txt"
 WHEELS = "wheels"
 FILES = "files"
-# Where there are no locks, some versions would wait for a file that a killed process leaves.
-LOCK_OPTIONS: dict[str, Any] = (
-    {"fallback_to_soft": False}
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
-    else {}
-)
-# What file systems without locks answer: nobody could make a bundle there otherwise.
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 # What the project's folder holds that is no part of the project, where git cannot say.
 LEFT_OUT = {"data", "weights", "logs"}
 SITE = Path("configs", "site.yaml")
@@ -78,20 +66,11 @@ def opened(folder: Path) -> Iterator[None]:
     if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
         raise RequestError(f"--to {folder}: holds other things; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / manifest.LOCK, timeout=0, **LOCK_OPTIONS)
     try:
-        lock.acquire()
-    except Timeout:
+        with hold(folder / manifest.LOCK):
+            yield
+    except HeldError:
         raise RequestError(f"--to {folder}: another stage is at work there; wait for it") from None
-    except NotImplementedError:  # older versions, where there are no locks
-        pass
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def is_bundle(folder: Path) -> bool:

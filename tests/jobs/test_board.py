@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -131,8 +132,10 @@ def test_it_listens_to_this_machine_alone(four_runs: Workplace) -> None:
 
 
 def test_one_that_serves_the_same_runs_is_used_again(four_runs: Workplace) -> None:
-    first = four_runs.launch("tensorboard", "b")
-    same = four_runs.launch("tensorboard", "b/20260103-000000-bbbb", "b")
+    names = [("b",), ("b/20260103-000000-bbbb", "b")]
+    with ThreadPoolExecutor(2) as pool:  # at the same time
+        both = pool.map(lambda words: four_runs.launch("tensorboard", *words), names)
+        first, same = sorted(both, key=lambda done: "already" in done.stdout)
     other = four_runs.launch("tensorboard")
     moved = four_runs.launch("tensorboard", "b", "--port", "6006")
 
@@ -171,6 +174,18 @@ def test_runs_that_begin_while_all_are_served_appear(
     write_curves(four_runs, "a/20260105-000000-cccc")
 
     assert "a/20260105-000000-cccc" in shown(port, 5)
+
+
+def test_a_run_keeps_its_name_when_others_come(four_runs: Workplace, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    sweep = [run for run in four_runs.runs if run.sweep]
+
+    boardserver.link_runs(links, sweep, short=False)
+    boardserver.link_runs(links, four_runs.runs, short=False)
+
+    assert {str(link.relative_to(links)) for link in links.rglob("*") if link.is_symlink()} == {
+        *RUNS
+    }
 
 
 def test_a_port_that_is_taken_is_a_wrong_request(four_runs: Workplace) -> None:
