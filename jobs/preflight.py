@@ -14,7 +14,7 @@ from configs.schema import Recipe
 from jobs import environment, inputs, layout, site, storage, trial
 from jobs.engine import Engine
 from jobs.errors import Problem, RefusedError, WorkError
-from jobs.finding import Finding, failures, passed, warned
+from jobs.finding import Finding, failed, failures, passed, warned
 from jobs.layout import Layout
 
 
@@ -139,6 +139,11 @@ def look(check: Check, case: Case) -> list[Finding]:
     try:
         return check.find(case)
     except (OSError, ValueError, LookupError, WorkError) as error:
+        is_key = "." in check.depends
+        if isinstance(error, PermissionError) and is_key:
+            remedy = f"ask for the right to enter its folders (namei -l {error.filename})"
+            text = f"you may not look at {error.filename}"
+            return [failed(text, f"{remedy} or name another", check.depends)]
         text = f"could not be checked: {error}"
         return [warned(text, f"look whether {check.depends} is as it should be")]
 

@@ -183,7 +183,16 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    """The folder itself, or the nearest above it that there is.
+
+    Raises:
+        PermissionError: you may not know; Python's own `exists` would say no, from 3.14 on.
+    """
+    for folder in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()
+            return folder
+    return Path("/")
 
 
 def _write(folder: Path, size: int) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from configs.loader import LoadedRecipe
-from configs.schema import Recipe
+from configs.schema import Data, Model, Recipe, Run
 from jobs import doctor, inputs, preflight, site, storage
 from jobs.engine import Engine
 from jobs.finding import passed
 from jobs.preflight import Check
 from tests.jobs.slurm_stand_in import Cluster
-from tests.jobs.workplace import Workplace
+from tests.jobs.workplace import Workplace, as_another_user
 
 # From a login node: home on NFS with a blank in its name, scratch on Lustre, a local disk on top.
 MOUNTINFO = r"""21 1 259:2 / / rw,relatime shared:1 - xfs /dev/nvme0n1p2 rw
@@ -145,6 +145,28 @@ def test_a_check_that_never_ends_is_given_up_and_the_others_are_told(
         "> look whether the file system of data.root answers; a launch would hang too"
     )
     assert told[4] == "pass  alive       is well"
+
+
+@pytest.mark.parametrize("name", ["archive", "weights", "run root"])
+def test_what_lies_behind_a_closed_folder_is_a_failure_of_its_key(
+    tmp_path: Path, name: str
+) -> None:
+    closed = tmp_path / "place" / "closed"
+    closed.mkdir(parents=True)
+    for file in ("cifar-10-python.tar.gz", "w.pth"):
+        (closed / file).touch()
+    recipe = Recipe(
+        data=Data(root="closed"), model=Model(weights="closed/w.pth"), run=Run(root="closed/logs")
+    )
+    [check] = [each for each in preflight.ANYWHERE if each.name == name]
+    closed.chmod(0)
+
+    with as_another_user(tmp_path / "place"):
+        [found] = preflight.look(check, preflight.Case(recipe, Engine("local", ""), None))
+
+    closed.chmod(0o700)
+    assert (found.level, found.key) == ("fail", check.depends)
+    assert found.text.startswith("you may not look at closed")
 
 
 def test_slurm_that_is_installed_and_silent_is_a_warning_where_auto_takes_this_machine(

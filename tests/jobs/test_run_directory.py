@@ -14,6 +14,7 @@ from jobs.errors import RequestError
 from jobs.failure import Failure
 from jobs.place import Place
 from jobs.rundir import RunDirectory
+from tests.jobs.workplace import as_another_user
 
 PLACE = Place(0, 0, 1, 1, "12", 0, "node1", ("node1", "node2"), "12.0")
 
@@ -101,26 +102,18 @@ def test_nobody_else_may_write_beside_a_run_whatever_the_umask(tmp_path: Path) -
     assert modes == [0o755, 0o750]
 
 
-def test_a_run_that_may_not_be_read_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine, theirs = (RunDirectory(tmp_path / "logs" / name / "run") for name in ("mine", "theirs"))
+def test_a_run_that_may_not_be_read_is_passed_over(tmp_path: Path) -> None:
+    root = tmp_path / "logs"
+    mine, theirs = (RunDirectory(root / name / "run") for name in ("mine", "theirs"))
     for run in (mine, theirs):
         run.path.mkdir(parents=True)
         run.config.touch()
     theirs.path.chmod(0)
-    # Nobody who is not root may look into the folders above.
-    (tmp_path / "logs").chmod(0o755)
-    monkeypatch.chdir(tmp_path / "logs")
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        found = rundir.all_runs(Path())
-    finally:
-        os.seteuid(user)
-        theirs.path.chmod(0o700)
 
+    with as_another_user(root):
+        found = rundir.all_runs(Path())
+
+    theirs.path.chmod(0o700)
     assert [run.path.parent.name for run in found] == ["mine"]
 
 

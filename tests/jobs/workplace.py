@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import functools
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,21 @@ def writable_by_others(folder: Path) -> list[str]:
     """What below a folder somebody else than its owner may write."""
     paths = [path for path in folder.rglob("*") if not path.is_symlink()]
     return [str(path) for path in paths if path.stat().st_mode & 0o022]
+
+
+@contextlib.contextmanager
+def as_another_user(folder: Path) -> Iterator[None]:
+    """In `folder`, as somebody who is not root and may enter it; what is above it is closed."""
+    user, before = os.geteuid(), Path.cwd()
+    folder.chmod(0o755)
+    os.chdir(folder)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.chdir(before)
 
 
 def saved_steps(run: RunDirectory) -> list[int]:
