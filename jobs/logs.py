@@ -51,7 +51,8 @@ def show(
         return _follow(run, rank, attempt, tail)
     number = attempt or _newest_attempt(run)
     reader = _Reader(run, number, rank, tail)
-    if not reader.print_all():
+    reader.print_all()
+    if not reader.has_printed:
         _explain_silence(run, rank, attempt)
     _print_failure(run, number)
     return 0
@@ -82,6 +83,8 @@ def _follow(run: RunDirectory, rank: int | None, attempt: int | None, tail: int 
                 has_ended = now.state not in LIVE or (attempt and _has_ended(run, attempt))
                 if has_ended and (attempt or _newest_attempt(run)) == number:
                     reader.print_rest()
+                    if not reader.has_printed:
+                        _explain_silence(run, rank, attempt)
                     _print_failure(run, number)
                     print(f"{run.label}: {now.state}", file=sys.stderr)
                     return 0
@@ -102,6 +105,7 @@ class _Reader:
         self._tail = tail
         self._logs: dict[Path, RankLog] = {}
         self._held: dict[int, tuple[int, list[Block]]] = {}
+        self.has_printed = False
         self.find_logs()
 
     @property
@@ -130,17 +134,17 @@ class _Reader:
             each = " of each rank" if len(self._logs) > 1 else ""
             print(f"the last {self._tail} lines{each}; --tail all prints all", file=sys.stderr)
 
-    def print_all(self) -> bool:
-        """Print what there is; returns whether there was anything."""
+    def print_all(self) -> None:
+        """Print what there is."""
         streams = [_blocks(log) for log in self._logs.values()]
-        return self._print(heapq.merge(*streams, key=lambda block: (block.seconds, block.rank)))
+        self._print(heapq.merge(*streams, key=lambda block: (block.seconds, block.rank)))
 
     def print_new(self, *, is_last: bool = False) -> bool:
         """Print what has come; an unfinished traceback waits a little for its end."""
         now = time.time()
         ready: list[Block] = []
         for log in self._logs.values():
-            blocks = log.read(now)
+            blocks = log.read(now, is_last=is_last)
             polls, held = self._held.pop(log.rank, (0, []))
             polls = 0 if blocks else polls + 1
             held += blocks
@@ -163,11 +167,12 @@ class _Reader:
             print("".join(f"{prefix}{line}\n" for line in block.lines), end="")
             printed = True
         sys.stdout.flush()
+        self.has_printed = self.has_printed or printed
         return printed
 
 
 def _blocks(log: RankLog) -> Iterator[Block]:
-    while blocks := log.read():
+    while blocks := log.read() or log.read(is_last=True):
         yield from blocks
 
 

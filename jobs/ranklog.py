@@ -34,10 +34,11 @@ class RankLog:
         self._seconds = 0.0
         self._in_traceback = False
 
-    def read(self, now: float | None = None) -> list[Block]:
+    def read(self, now: float | None = None, *, is_last: bool = False) -> list[Block]:
         """The next complete lines, some megabytes of them at most.
 
         Args:
+            is_last: whether nothing more will come, so that a line without an end is one, too.
             now: when lines were printed whose time nobody has noted; for None, together with the
                 last line whose time is known.
         """
@@ -48,9 +49,12 @@ class RankLog:
                 if not newline:  # a very long line
                     file.seek(self.position)
                     added, newline, _ = file.read().rpartition(b"\n")
+                if not newline and is_last:
+                    file.seek(self.position)
+                    added = file.read()
         except OSError:
             return []
-        if not newline:
+        if not added and not newline:
             return []
         self._times.read()
         blocks: list[Block] = []

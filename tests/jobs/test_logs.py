@@ -81,6 +81,28 @@ def test_without_times_or_with_damaged_ones_every_line_is_printed_once(
     assert done.returncode == 0
 
 
+def test_a_last_line_without_an_end_is_printed(workplace: Workplace, ended: RunDirectory) -> None:
+    write_log(ended, 0, [(1.0, "a")])
+    write_log(ended, 1, [(2.0, "b")])
+    with ended.rank_log(1, 0).open("a") as log:
+        log.write("last words")
+
+    done = workplace.launch("logs", STAMP)
+
+    assert done.stdout.splitlines() == ["[rank-000] a", "[rank-000] last words", "[rank-001] b"]
+
+
+def test_a_rank_that_there_is_not_is_told_when_followed(
+    workplace: Workplace, ended: RunDirectory
+) -> None:
+    write_log(ended, 0, [(1.0, "a")])
+
+    done = workplace.launch("logs", "-f", STAMP, "--rank", "7")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has 1 ranks, from 0; there is no 7" in done.stderr
+
+
 def test_long_logs_show_their_end_and_say_how_to_see_all(
     workplace: Workplace, ended: RunDirectory
 ) -> None:
