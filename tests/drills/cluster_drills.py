@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import rundir
 from tests.drills import harm
 from tests.drills.disturbed import Drill, make_place, slurm, submitted_job
 from tests.jobs.workplace import eventually, ledger_lines, saved_steps
@@ -73,6 +74,30 @@ def test_a_preemption(drill: Begin, calm: Drill) -> None:
 
     run.await_end()
     assert reasons(run) == ["preemption", "finished"]
+    run.must_equal(calm)
+
+
+def test_a_suspension_beyond_the_time_limit(drill: Begin, calm: Drill) -> None:
+    """Slurm moves the limit of a job that it goes on with; its tasks have to learn of that.
+
+    For less than the 120 s after which workers that wait for each other give up.
+    """
+    run = drill("suspended until after its time limit", "cluster.time_limit=00:02:00")
+    run.await_step(1, AT)
+    ends_at = rundir.seconds_of(run.await_attempt(1)["start"]) + 120
+
+    def suspend() -> None:
+        run.slurm("scontrol", "suspend", run.job)
+        time.sleep(ends_at + 5 - time.time())
+        run.slurm("scontrol", "resume", run.job)
+
+    run.disturb(suspend)
+
+    run.await_end()
+    # A slow machine may need more than two minutes; then it stops in time for that.
+    assert set(reasons(run)[:-1]) <= {"time limit"}
+    assert reasons(run)[-1] == "finished"
+    assert "did not save in time" not in run.run.launcher_log.read_text()
     run.must_equal(calm)
 
 
