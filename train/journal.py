@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.tensorboard.summary import hparams
 
 from configs import Recipe, dump_recipe
@@ -105,10 +107,12 @@ class Journal(Silence):
             self.lines.catch_up()
             self.board.catch_up()
             board = self.board.open()
-            picture = confusion_picture(scores.confusion.numpy(), classes)
-            board.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
-            picture = mistakes_picture(scores, dataset.test.images, classes)
-            board.add_image("val/mistakes", picture, step, dataformats="HWC")
+            for name, draw in (
+                ("confusion_matrix", lambda: confusion_picture(scores.confusion.numpy(), classes)),
+                ("mistakes", lambda: mistakes_picture(scores, dataset.test.images, classes)),
+            ):
+                if (picture := self.drawn(name, draw)) is not None:
+                    board.add_image(f"val/{name}", picture, step, dataformats="HWC")
             finals = {f"val/{key}": results[key] for key in ("accuracy_top-1", "accuracy_top-5")}
             # add_hparams would start a second writer in a folder of its own; its parts do not.
             for summary in hparams(flat(self.recipe), finals):
@@ -123,6 +127,14 @@ class Journal(Silence):
                 f"training has ended, but the results cannot be written to {self.run_dir}: "
                 f"{error.strerror or error}. Make room and resume the run"
             ) from None
+
+    def drawn(self, name: str, draw: Callable[[], np.ndarray]) -> np.ndarray | None:
+        """A picture, uint8 (height, width, 3); none, with a warning, where drawing it fails."""
+        try:
+            return draw()
+        except Exception as error:  # no picture is worth the results
+            self.say(f"warning: no picture of the {name.replace('_', ' ')}: {error}")
+            return None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file of the run directory.

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from configs.schema import Recipe
 from tests.train.runs import results, without_timings
 from train.dataset import load_dataset
 from train.evaluate import Scores
-from train.pictures import GRID, mistakes_picture, mistakes_table, surest_mistakes
+from train.journal import Journal
+from train.pictures import (
+    GRID,
+    confusion_picture,
+    mistakes_picture,
+    mistakes_table,
+    surest_mistakes,
+)
 
 
 def scores(predictions: list[int], confidences: list[float]) -> Scores:
@@ -83,6 +91,37 @@ def test_the_picture_of_no_mistakes_says_so() -> None:
 
 
 @pytest.mark.slow
+def test_a_class_whose_name_looks_like_a_formula_is_drawn_as_it_is() -> None:
+    names = ["US$ (5_$)", "$x^$", "plain"]
+    made = scores([1, 2], [0.5, 0.9])
+
+    assert confusion_picture(made.confusion.numpy(), names).std() > 0
+    assert mistakes_picture(made, torch.zeros(2, 32, 32, 3, dtype=torch.uint8), names).std() > 0
+
+
+def test_a_thousand_classes_are_a_picture_within_seconds() -> None:
+    counts = np.eye(1000, dtype=np.int64)
+    began = time.process_time()
+
+    picture = confusion_picture(counts, [f"class {number}" for number in range(1000)])
+
+    assert time.process_time() - began < 20  # with a text in each of them it took 1,500 s
+    assert picture.std() > 0
+
+
+def test_no_picture_is_worth_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(tmp_path, Recipe(), 0, is_evaluated=False)
+
+    def draw() -> np.ndarray:
+        raise ValueError("no such font")
+
+    assert journal.drawn("confusion_matrix", draw) is None
+    assert "warning: no picture of the confusion matrix: no such font" in capsys.readouterr().out
+    journal.close()
+
+
 def test_a_finished_run_that_is_started_again_leaves_the_same_results_and_mistakes(
     recipe: Recipe,
     whole_run: Callable[..., Path],
