@@ -244,13 +244,15 @@ def images_of(batch: dict[bytes, Any], layout: Layout) -> Images:
     return Images(np.ascontiguousarray(pixels), np.asarray(labels, dtype=np.int64))
 
 
-def write_archive(path: Path, train: Images, test: Images, classes: list[str]) -> None:
+def write_archive(
+    path: Path, train: Images, test: Images, classes: list[str], *, replace: bool = True
+) -> None:
     """Write the two splits at `path` in CIFAR-10's layout, whole or not at all.
 
     Equal images give equal bytes: no time stamps.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or (FileExistsError) is not to replace what is there.
     """
     members: dict[str, dict[str, Any]] = {"batches.meta": {"label_names": classes}}
     for number, start in enumerate(range(0, len(train.labels), IMAGES_PER_BATCH), start=1):
@@ -259,7 +261,7 @@ def write_archive(path: Path, train: Images, test: Images, classes: list[str]) -
     members["test_batch"] = batch_of(test.pixels, test.labels)
 
     with (
-        whole_file(path) as raw,
+        whole_file(path, replace=replace) as raw,
         GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):

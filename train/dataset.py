@@ -141,6 +141,8 @@ def make_cache(archive: Path, data: Data) -> Dataset:
                     return turn.found
                 if turn.is_locked:
                     remove_unfinished(cache)
+                    if cache.parent == archive.parent:
+                        remove_unfinished(archive)  # digits, half written
                 write_cache(cache, *read())
             except (OSError, SafetensorError) as error:
                 problems.append(f"{cache.parent}: {getattr(error, 'strerror', None) or error}")
@@ -161,7 +163,6 @@ def read_source(archive: Path, data: Data) -> tuple[Archive, str]:
         RequestError: the archive cannot be used.
     """
     if data.source == "digits" and not archive.exists():
-        remove_unfinished(archive)
         write_digits(archive)
     before = identity(archive)  # of a file that is replaced meanwhile, this fits no later look
     content = read_archive(archive, data.md5)

@@ -41,7 +41,10 @@ def write_digits(path: Path) -> None:
             train=Images(pixels[~held_out], labels[~held_out]),
             test=Images(pixels[held_out], labels[held_out]),
             classes=[str(digit) for digit in digits.target_names],
+            replace=False,
         )
+    except FileExistsError:
+        pass  # where there are no locks another process was faster, and may read it already
     except OSError as error:
         raise RequestError(
             f"data.root {path.parent} does not take the digits ({error.strerror}): "

@@ -253,6 +253,19 @@ def test_digits_become_an_archive_that_is_read_like_any_other(tmp_path: Path) ->
     assert (root / CACHE_NAME).is_file()
 
 
+def test_digits_that_another_process_has_written_stay(tmp_path: Path) -> None:
+    """Where there are no locks, it may be reading them already."""
+    path = tmp_path / ARCHIVE_NAME
+    write_digits(path)
+    before = path.stat()
+
+    write_digits(path)
+
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_two_archives_of_one_folder_have_a_cache_each(data: Data) -> None:
     write_grey(Path(data.root) / "own.tar.gz", [60, 70], [80])
     own = data.model_copy(update={"archive": "own.tar.gz"})
