@@ -26,8 +26,13 @@ PLAIN = {SIZE, "torch.device"} | {
 # What training programs save beside the weights. It is never imported: an empty object stands in.
 STAND_INS = {
     "argparse.Namespace",
+    "builtins.bytes",
+    "builtins.complex",
+    "builtins.frozenset",
     "builtins.getattr",
+    "builtins.set",
     "collections.Counter",
+    "datetime.date",
     "datetime.datetime",
     "datetime.timedelta",
     "mmengine.logging.history_buffer.HistoryBuffer",
@@ -40,6 +45,8 @@ STAND_INS = {
     "numpy.dtypes.Int64DType",
     "numpy.ndarray",
     "pathlib.PosixPath",
+    "pathlib._local.PosixPath",  # of Python 3.13
+    "torch.torch_version.TorchVersion",
 }
 OTHER_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
+from configs.archives import MOST_CLASSES
 from configs.checksum import promised_sha256
 from configs.schema import Model
 from train.architectures import other_resnet
@@ -33,6 +34,7 @@ from train.model import blank_model
 HEAD = ("fc.weight", "fc.bias")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTS = (torch.int32, torch.int64)
+COUNTER = "num_batches_tracked"
 NAMED = 4
 UNSEEN = (
     "A file's names and shapes do not tell which convolution of a block strides (torchvision, timm "
@@ -168,11 +170,15 @@ def reconcile(
     for name, own in wanted.items():
         if name in account.reinitialised:
             continue
-        if name in entries:
+        is_counter = name.endswith(COUNTER)
+        # Some programs cast or average it with the weights; no step depends on it.
+        if name in entries and not (is_counter and entries[name].is_floating_point()):
             accepted[name] = entries[name]
             account.loaded.append(name)
             problems += misfits(name, entries[name], own)
-        elif name.endswith("num_batches_tracked"):  # files older than torch 0.4.1 have none
+        elif name in entries:
+            account.reinitialised[name] = "the file has this counter as a floating-point number"
+        elif is_counter:  # files older than torch 0.4.1 have none
             account.reinitialised[name] = "the file is older than this counter"
         else:
             problems.append(f"{name} is missing")
@@ -232,8 +238,8 @@ def main() -> int:
     parser.add_argument("--classes", type=int, default=10, help="of the recipe (default: 10)")
     parser.add_argument("--stem", choices=["imagenet", "cifar"], default="imagenet")
     args = parser.parse_args()
-    if args.classes < 2:
-        parser.error("--classes takes a whole number of at least 2")
+    if not 2 <= args.classes <= MOST_CLASSES:
+        parser.error(f"--classes takes a whole number from 2 to {MOST_CLASSES:,}")
     model = blank_model(Model(num_classes=args.classes, stem=args.stem))
     try:
         account = load_weights(model, args.file)

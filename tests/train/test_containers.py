@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import os
 import re
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -81,6 +85,36 @@ def test_bytes_and_sizes_that_are_written_out_are_read(
     }
 
     assert read(saved(content)).content == content
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2}, frozenset({1}), 1j, b"", datetime.date(2026, 1, 2), torch.torch_version.__version__,
+        Path("/x"), argparse.Namespace(lr=0.1),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_programs_save_beside_the_weights_is_passed_over(
+    read: Callable[[bytes], Checkpoint], value: object
+) -> None:
+    found = read(saved({"weight": torch.ones(2), "beside": value}))
+
+    assert torch.equal(found.content["weight"], torch.ones(2))
+
+
+def test_a_path_of_python_3_13_is_passed_over(
+    read: Callable[[bytes], Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("pathlib._local")
+    path = type("PosixPath", (), {"__module__": "pathlib._local"})
+    module.PosixPath = path  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pathlib._local", module)
+
+    content = saved({"weight": torch.ones(2), "beside": path()})
+
+    assert b"pathlib._local" in content
+    assert torch.equal(read(content).content["weight"], torch.ones(2))
 
 
 def _memory_mb() -> tuple[int, int]:

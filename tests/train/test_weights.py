@@ -102,6 +102,22 @@ def test_file_without_head_or_counters_is_taken_and_says_so(
     assert account.reinitialised["fc.bias"] == "the file has no last layer"
 
 
+@pytest.mark.parametrize("count", [7.0, 0.5, torch.inf])
+def test_counters_that_were_cast_or_averaged_with_the_weights_begin_anew(
+    model: ResNet50, saved_entries: Entries, count: float
+) -> None:
+    cast = {
+        name: torch.tensor(count).half() if name.endswith("num_batches_tracked") else value
+        for name, value in saved_entries.items()
+    }
+    account = read_back(cast, model)
+
+    assert (len(account.loaded), len(account.reinitialised)) == (267, 53)
+    reason = "the file has this counter as a floating-point number"
+    assert account.reinitialised["bn1.num_batches_tracked"] == reason
+    assert int(model.bn1.num_batches_tracked) == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_floats_are_loaded_as_the_models(
     model: ResNet50, saved_entries: Entries, tmp_path: Path, dtype: torch.dtype
@@ -185,6 +201,14 @@ def test_command_prints_the_account(saved_entries: Entries, tmp_path: Path) -> N
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert "318" in outcome.stdout
     assert "2: fc.weight, fc.bias: the file has 10 classes" in " ".join(outcome.stdout.split())
+
+
+@pytest.mark.parametrize("classes", [1, 20_000])
+def test_command_takes_as_many_classes_as_a_recipe(tmp_path: Path, classes: int) -> None:
+    outcome = warm.run("train.weights", tmp_path / "absent.pth", "--classes", classes)
+
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.endswith("--classes takes a whole number from 2 to 1,000\n")
 
 
 def test_command_refuses_with_exit_code_1(tmp_path: Path) -> None:
