@@ -42,8 +42,12 @@ def show(texts: list[str], root: Path, wanted: str | None, output: str | None) -
         # Bytes, or a terminal's encoding that is not UTF-8 could stop halfway.
         sys.stdout.buffer.write(text.encode())
         return 0
+    target = Path(output)
     try:
-        files.write_whole(Path(output), text)
+        if target.exists() and not target.is_file():  # a pipe or a device, which nothing replaces
+            target.write_text(text, encoding="utf-8")
+        else:
+            files.write_whole(target.resolve(), text)
     except OSError as error:
         raise RequestError(f"--output {output}: {error.strerror}") from None
     print(f"wrote {output} ({len(text.encode()) / 1000:,.0f} kB)", file=sys.stderr)

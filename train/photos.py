@@ -75,11 +75,20 @@ def read_photo(path: Path) -> np.ndarray:
             raise RequestError("it is no file")
         with path.open("rb") as file, Image.open(file, formats=readable_formats()) as image:
             white = grey_level_of_white(image)
-            return np.asarray(shrink(to_rgb(square(ImageOps.exif_transpose(image)), white)))
+            image.load()
+            return np.asarray(shrink(to_rgb(square(upright(image)), white)))
     except RequestError:
         raise
     except Exception as error:  # a damaged file may raise anything
         raise RequestError(reason(error)) from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF data says that it was taken, or as it is if they are damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged data may raise anything
+        return image
 
 
 def reason(error: Exception) -> str:

@@ -158,8 +158,11 @@ def target(output: Path | None) -> Iterator[BinaryIO]:
     """Where the CSV goes: a file that appears when it is complete, or stdout."""
     if output is None:
         yield sys.stdout.buffer
+    elif output.exists() and not output.is_file():  # a pipe or a device, which nothing replaces
+        with output.open("wb") as file:
+            yield file
     else:
-        with whole_file(output) as file:
+        with whole_file(output.resolve()) as file:
             yield file
 
 

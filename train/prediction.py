@@ -114,7 +114,7 @@ def read_model(path: Path, given: Mapping[str, Any]) -> Predictor:
 def stem_of(network: Network) -> str:
     """The stem of a network, by the size of its first convolution."""
     first = network.entries.get("conv1.weight")
-    return "cifar" if first is not None and first.shape[-1] == 3 else "imagenet"
+    return "cifar" if first is not None and first.shape[-1:] == (3,) else "imagenet"
 
 
 def local_devices() -> list[torch.device]:

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,25 @@ def test_a_file_that_cannot_be_written_is_a_wrong_request(site: Workplace) -> No
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --output nowhere/r.html: No such file or directory\n"
+
+
+def test_a_file_behind_a_link_is_written_and_a_pipe_stays_one(
+    site: Workplace, tmp_path: Path
+) -> None:
+    real, link, pipe = (tmp_path / name for name in ("real.csv", "link.csv", "pipe"))
+    real.touch()
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        for output in (link, pipe):
+            done = site.launch("report", "--format", "csv", "--output", str(output))
+            assert done.returncode == 0, done.stderr
+
+    assert link.is_symlink()
+    assert pipe.is_fifo()
+    assert real.read_text() == read.result()
+    assert read.result().startswith("run,")
 
 
 def test_a_page_is_not_poured_onto_a_terminal(

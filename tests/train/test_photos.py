@@ -140,6 +140,17 @@ def save_cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
+@pytest.mark.parametrize("kind", ["png", "webp"])
+@pytest.mark.parametrize("exif", [b"junkjunkjunk", b"II*\0\x08\0\0\0\x09"])
+def test_damaged_notes_on_a_sound_image_are_passed_over(
+    tmp_path: Path, kind: str, exif: bytes
+) -> None:
+    options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(PIXELS).save(tmp_path / f"a.{kind}", exif=exif, **options)
+
+    assert np.array_equal(read_photo(tmp_path / f"a.{kind}"), PIXELS)
+
+
 @pytest.mark.parametrize(
     ("name", "save", "words"),
     [

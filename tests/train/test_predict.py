@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,29 @@ def test_output_is_written_whole_and_only_then(
     code, _, err = run(capfdbinary, monkeypatch, *arguments[:3], nowhere, digits / "0000.png")
     assert code == 1
     assert err == f"error: {nowhere} cannot be written: No such file or directory\n"
+
+
+def test_output_goes_through_a_link_and_into_a_pipe(
+    state: Path,
+    digits: Path,
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, link, pipe = (tmp_path / name for name in ("real.csv", "link.csv", "pipe"))
+    real.write_text("before")
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        for output in (link, pipe):
+            arguments = ("--checkpoint", state, "--output", output, digits / "0000.png")
+            assert run(capfdbinary, monkeypatch, *arguments)[0] == 0
+
+    assert link.is_symlink()
+    assert pipe.is_fifo()
+    assert real.read_text() == read.result()
+    assert read.result().startswith("file,class,confidence\n")
 
 
 def test_several_devices_share_the_batches_and_the_order_stays(
