@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -42,7 +42,12 @@ RENDEZVOUS_VARIABLES = (
 
 @dataclass(frozen=True)
 class Ranks:
-    """This worker's place among all workers, and its device; `trouble` is what is wrong with it."""
+    """This worker's place among all workers, and its device.
+
+    `trouble`: what is wrong with the device. `has_bf16`: whether all workers have GPUs that compute
+    in bf16 by themselves; if one has not, none is to use it, for scores would depend on who gave
+    them.
+    """
 
     rank: int
     local_rank: int
@@ -50,6 +55,7 @@ class Ranks:
     local_world_size: int
     device: torch.device
     trouble: str | None = None
+    has_bf16: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -137,6 +143,7 @@ def process_group(train: Train) -> Iterator[Ranks]:
         local_world_size=place["LOCAL_WORLD_SIZE"],
         device=device,
         trouble=trouble,
+        has_bf16=has_bf16(device),
     )
     if ranks.world_size == 1:
         yield ranks
@@ -147,7 +154,9 @@ def process_group(train: Train) -> Iterator[Ranks]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     timeout = timedelta(seconds=START_TIMEOUT_SECONDS)
     store, _, _ = next(rendezvous("env://", timeout=timeout))
-    gpus = exchange(store, ranks, gpu_uuid(device) or "none")
+    gpus = exchange(store, ranks, "gpu", gpu_uuid(device) or "none")
+    able = exchange(store, ranks, "bf16", "yes" if ranks.has_bf16 else "no")
+    ranks = replace(ranks, has_bf16="no" not in able)
     options: dict[str, Any] = {}
     if "none" not in gpus and len(set(gpus)) == ranks.world_size:
         # gloo carries what lives on the CPU (refusals, the stop flag) without a device's stream.
@@ -164,10 +173,15 @@ def process_group(train: Train) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def exchange(store: Any, ranks: Ranks, word: str) -> list[str]:
+def exchange(store: Any, ranks: Ranks, about: str, word: str) -> list[str]:
     """Every rank's `word`, by rank, before there is a process group."""
-    store.set(f"word/{ranks.rank}", word)
-    return [store.get(f"word/{rank}").decode() for rank in range(ranks.world_size)]
+    store.set(f"{about}/{ranks.rank}", word)
+    return [store.get(f"{about}/{rank}").decode() for rank in range(ranks.world_size)]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device is a GPU that computes in bf16 by itself."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def gpu_uuid(device: torch.device) -> str | None:

@@ -22,7 +22,7 @@ from train.batches import TrainBatches
 from train.checkpoint import Manifest
 from train.compilation import compile_model
 from train.dataset import load_dataset
-from train.distributed import Ranks, process_group, wrap
+from train.distributed import Ranks, has_bf16, process_group, wrap
 from train.errors import RequestError
 from train.health import check_nodes
 from train.loop import fit, results
@@ -264,12 +264,12 @@ def set_determinism(deterministic: bool) -> None:
 def make_autocast(
     recipe: Recipe, ranks: Ranks, say: Callable[[str], None]
 ) -> AbstractContextManager[None]:
-    """bf16 autocast where the recipe or, for auto, the GPU says so; else nothing."""
-    on_gpu = ranks.device.type == "cuda"
+    """bf16 autocast where the recipe or, for auto, every worker's GPU says so; else nothing."""
     wanted = recipe.train.precision
-    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    if wanted == "fp32" or (wanted == "auto" and not has_bf16):
+    if wanted == "auto" and has_bf16(ranks.device) and not ranks.has_bf16:
+        say("warning: train.precision auto is fp32, for some workers' GPUs have no bf16 hardware")
+    if wanted == "fp32" or (wanted == "auto" and not ranks.has_bf16):
         return contextlib.nullcontext()
-    if not has_bf16:
-        say(f"warning: train.precision bf16 is slow here: no bf16 hardware on {ranks.device}")
+    if not ranks.has_bf16:
+        say("warning: train.precision bf16 is slow here: not every worker has bf16 hardware")
     return torch.autocast(ranks.device.type, torch.bfloat16)
