@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -29,6 +30,22 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write a small JSON file as `write_whole` does."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there.
+
+    Raises:
+        OSError: nobody can say, as behind a folder that may not be entered, where Python's own
+            says no from 3.14 on.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

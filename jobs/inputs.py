@@ -14,6 +14,7 @@ from configs.data import Data
 from configs.effects import settings_without_effect
 from configs.schema import Recipe
 from configs.steps import count_steps, steps_per_epoch
+from jobs.files import exists
 from jobs.finding import Finding, failed, passed, warned
 
 # What one read takes at a time, and how long reading a whole file may take.
@@ -34,10 +35,10 @@ def check_archive(data: Data) -> list[Finding]:
     archive = Path(data.root) / data.archive
     if data.source == "digits":
         return [_check_digits(archive)]
-    if _exists(Path(data.root)) and Path(data.root).is_file():
+    if exists(Path(data.root)) and Path(data.root).is_file():
         return [failed(f"{data.root} is a file", "name the folder that holds it", "data.root")]
     published = PUBLISHED.get(data.archive)
-    if not _exists(archive):
+    if not exists(archive):
         remedy = "put it there or name another"
         if published:
             remedy = f"download {published.url} and put it there, unchanged"
@@ -45,19 +46,6 @@ def check_archive(data: Data) -> list[Finding]:
     if trouble := _unreadable(archive, "data.root"):
         return [trouble]
     return [_check_size(data, archive)]
-
-
-def _exists(path: Path) -> bool:
-    """Whether something is there.
-
-    Raises:
-        PermissionError: you may not know; Python's own would say that nothing is, from 3.14 on.
-    """
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _check_digits(archive: Path) -> Finding:
@@ -151,7 +139,7 @@ def check_weights(weights: str | None) -> list[Finding]:
     if not weights:
         return [passed("none: the run starts from random weights")]
     path = Path(weights)
-    if not _exists(path):
+    if not exists(path):
         remedy = "put the checkpoint there or name another"
         return [failed(f"{path} is missing", remedy, "model.weights")]
     if trouble := _unreadable(path, "model.weights"):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.schema import Recipe
+from jobs.files import exists
 from jobs.finding import Finding, failed, passed, warned
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -183,16 +184,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _existing(path: Path) -> Path:
-    """The folder itself, or the nearest above it that there is.
-
-    Raises:
-        PermissionError: you may not know; Python's own `exists` would say no, from 3.14 on.
-    """
-    for folder in (path, *path.parents):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            folder.stat()
-            return folder
-    return Path("/")
+    return next(folder for folder in (path, *path.parents) if exists(folder))
 
 
 def _write(folder: Path, size: int) -> None:
