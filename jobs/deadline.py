@@ -20,6 +20,7 @@ from jobs.stop import StopRequest
 
 KILL_WAIT_SECONDS = 30.0
 MARGIN_SECONDS = 8.0
+HURRY_SECONDS = 2.0
 LOOK_SECONDS = 5.0
 CLOCK_SECONDS = 2.0
 
@@ -68,12 +69,12 @@ class Deadline:
         if time.monotonic() - self._looked_at > LOOK_SECONDS:
             self._looked_at = time.monotonic()
             self._lead = self._measure_lead()
-        return self._has_less_than(self._lead)
+        return self._has_less_than(self._lead, if_silent=True)
 
     def has_passed(self, stop: StopRequest) -> bool:
         """Whether Slurm is about to kill the worker."""
         margin = min(MARGIN_SECONDS, self._lead / 2)
-        if self._has_less_than(margin):
+        if self._has_less_than(margin, if_silent=not self._is_out_of_date()):
             return True
         if stop.termed_at is None:
             return False
@@ -85,15 +86,26 @@ class Deadline:
             self._grace_ends_at = self._ask_for_grace(patience=reserve / 2)
         return time.time() > self._grace_ends_at - margin
 
-    def _has_less_than(self, seconds: float) -> bool:
-        """Whether so little time is left; Slurm, asked once more, has not moved the limit."""
+    def _is_out_of_date(self) -> bool:
+        """Whether the limit must have moved: Slurm lets nothing run for so long after it."""
+        left = self.seconds_left()
+        return left is not None and left < -self._limits.kill_wait
+
+    def _has_less_than(self, seconds: float, *, if_silent: bool) -> bool:
+        """Whether so little time is left; Slurm, asked once more, has not moved the limit.
+
+        `if_silent`: what to take for the truth where Slurm does not answer.
+        """
         left = self.seconds_left()
         if left is None or left >= seconds:
             return False
-        # It moves the limit of a job that was suspended, and an administrator may raise it.
-        words = controller.end_time(self._job, MARGIN_SECONDS / 4) if self._job else ""
-        ends_at = _seconds_of(words)
-        if ends_at is None or ends_at < time.time() + seconds:
+        # It moves the limit of a job that was suspended, and an administrator may raise it. When
+        # such a job goes on, all of its tasks ask at once, and none of them is in a hurry.
+        hurry = controller.PATIENCE_IN_A_JOB_SECONDS if self._is_out_of_date() else HURRY_SECONDS
+        ends_at = _seconds_of(controller.end_time(self._job, hurry) if self._job else "")
+        if ends_at is None:
+            return if_silent
+        if ends_at < time.time() + seconds:
             return True
         self._limits = replace(self._limits, ends_at=ends_at)
         return False

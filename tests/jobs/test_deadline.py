@@ -50,12 +50,25 @@ def test_a_worker_is_killed_a_little_before_the_limit(tmp_path: Path) -> None:
     assert clock(tmp_path, 7, 3600).has_passed(StopRequest())
 
 
+def test_a_task_that_goes_on_long_after_its_limit_has_time_to_save_where_slurm_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm would have killed it, so the limit has moved; and all tasks ask at the same moment."""
+    monkeypatch.setattr(controller, "end_time", lambda *_: "")
+    run, stop = RunDirectory(tmp_path), StopRequest()
+    watch = Deadline(run, Limits(time.time() - 600, 3600), "7")
+
+    verdict = Guard(run, 1, stop, watch, lease.take(run, "7.0", "job 7")).look()
+
+    assert (verdict, stop.signal) == (None, signal.SIGUSR2)
+
+
 @pytest.mark.parametrize("moved", [True, False])
 def test_a_limit_that_slurm_has_moved_is_not_near_and_has_not_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
 ) -> None:
     """That of a job that was suspended, or one that an administrator has raised."""
-    before = time.time() - 60
+    before = time.time() - 20
     now = datetime.fromtimestamp(before + 3600 * moved).isoformat(timespec="seconds")
     asked = []
     monkeypatch.setattr(controller, "end_time", lambda *_: asked.append(1) or now)
