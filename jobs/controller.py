@@ -5,10 +5,12 @@ Slurm's JSON changes its shape between releases; `--format` does not.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ PATIENCE_IN_A_JOB_SECONDS = 10.0
 # For sbatch, whose job may be queued by the time that it does not answer: from the login node it
 # gets all the time that Slurm's own limits give it.
 SUBMIT_IN_A_JOB_SECONDS = 120.0
+LOOKS_FOR_A_JOB = 6
+LOOK_SECONDS = 5.0
+QUEUED_STATES = {"PENDING", "CONFIGURING", "RUNNING"}
 FOLLOWING = "follow-up"
 # What Slurm's programs say where nobody has refused anything: its errors of communication.
 UNANSWERED = re.compile(
@@ -255,9 +260,31 @@ def submit(script: Path, *options: str) -> str:
     """
     answer = _ask(["sbatch", "--parsable", *options, str(script)], patience=None)
     job = parse_job_id(answer.stdout)
-    if answer.returncode != 0 or job is None:
-        raise WorkError(f"Slurm refused the job: {answer.stderr.strip() or answer.stdout.strip()}")
+    words = answer.stderr.strip() or answer.stdout.strip()
+    if answer.returncode != 0:
+        job = find_queued(script, words)
+    if job is None:
+        raise WorkError(f"Slurm refused the job: {words}")
     return job
+
+
+def find_queued(script: Path, words: str) -> str | None:
+    """The job of a script for which sbatch has said `words`, if Slurm has queued it all the same.
+
+    sbatch waits for the answer of a busy controller for some seconds, and then says that it had
+    none; the controller goes on. The job is known by the snapshot beside the script, in which it
+    works; no other of that run lives when one is submitted.
+    """
+    if not UNANSWERED.search(words):
+        return None
+    folder = (script.parent / "code").resolve()
+    for _ in range(LOOKS_FOR_A_JOB):
+        with contextlib.suppress(WorkError):
+            for job in queued_jobs([str(os.getuid())]):
+                if job.state in QUEUED_STATES and Path(job.work_dir).resolve() == folder:
+                    return job.job_id.partition("_")[0]
+        time.sleep(LOOK_SECONDS)
+    return None
 
 
 def parse_job_id(answer: str) -> str | None:

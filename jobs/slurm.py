@@ -142,6 +142,8 @@ def setup_lines(cluster: Cluster, run: RunDirectory) -> list[str]:
         # A signal that Slurm sends to this shell too must not end it before the last lines have
         # run. Not '', which the tasks would inherit: this way they start with the default.
         "trap : TERM USR2 INT",
+        # Whoever could write in the run directory could have code of theirs run.
+        "umask g-w,o-w",
         f'echo "{told.start_line("$SLURM_JOB_ID", "${SLURM_RESTART_COUNT:-0}")}" >&2',
         # Releases before 23.02 do not say it.
         f': "${{SLURM_JOB_END_TIME:=$(($(date +%s) + {cluster.time_limit_seconds}))}}"',
@@ -217,6 +219,11 @@ def submit(run: RunDirectory, executor: RunExecutor) -> str:
         try:
             job: submitit.Job[None] = executor.submit(Task(str(run.path)))
         except (FailedJobError, FailedSubmissionError) as error:
+            if found := controller.find_queued(run.script, str(error)):
+                with contextlib.suppress(FileExistsError):
+                    # The job would do so when it starts; `status` knows a waiting run's job by it.
+                    os.link(run.engine_files / TASK, run.engine_files / f"{found}_submitted.pkl")
+                return found
             raise RequestError(f"Slurm refused the job: {error}") from None
     return str(job.job_id)
 

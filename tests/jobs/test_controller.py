@@ -8,6 +8,7 @@ import pytest
 
 from configs.schema import Recipe, Run
 from jobs import controller, layout, trial
+from jobs.errors import WorkError
 from tests.jobs.slurm_stand_in import Cluster
 
 SILENT = "allocation failure: Unable to contact slurm controller (connect failure)"
@@ -43,6 +44,26 @@ def test_a_job_whose_id_slurm_is_slow_to_tell_is_not_given_up(
 
     assert controller.submit(tmp_path / "job.sbatch") == "8"
     assert controller.follow("7", tmp_path / "job.sbatch", [])[0] == "8"
+
+
+@pytest.mark.parametrize(("folder", "found"), [("run", True), ("another run", False)])
+def test_a_job_that_is_queued_though_sbatch_had_no_answer_is_found(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, found: bool
+) -> None:
+    monkeypatch.setattr(controller, "LOOK_SECONDS", 0.0)
+    code = tmp_path / folder / "code"
+    cluster.answer("sbatch", "sbatch: error: Socket timed out on send/recv operation", 1, to=2)
+    line = "|PENDING|N/A|N/A|None|"
+    cluster.answer("squeue", f"7|COMPLETED|N/A|N/A|None|{code}\n8_0{line}{code}\n9{line}/else")
+
+    def submit() -> str:
+        return controller.submit(tmp_path / "run" / "job.sbatch")
+
+    if found:
+        assert submit() == "8"
+    else:
+        with pytest.raises(WorkError, match="Socket timed out"):
+            submit()
 
 
 def test_a_job_in_a_folder_whose_name_is_no_utf8_hides_no_other(cluster: Cluster) -> None:

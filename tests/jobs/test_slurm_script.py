@@ -99,6 +99,7 @@ def test_setup_lines_and_variables_come_before_srun_in_order() -> None:
 
     lines = text.splitlines()
     order = [
+        "umask g-w,o-w",
         "export MY_NAME='two words'",
         "set -euo pipefail",
         "module load cuda",
