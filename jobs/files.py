@@ -48,6 +48,15 @@ def exists(path: Path) -> bool:
     return True
 
 
+def is_stream(path: Path) -> bool:
+    """Whether what has this name is no file that another one could take the place of.
+
+    A pipe or a device, or what `/dev/stdout` and its like stand for, which may be a file to append
+    to.
+    """
+    return exists(path) and (not path.is_file() or path.absolute().is_relative_to("/dev"))
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if there is none that can be read."""
     try:

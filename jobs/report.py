@@ -44,8 +44,9 @@ def show(texts: list[str], root: Path, wanted: str | None, output: str | None) -
         return 0
     target = Path(output)
     try:
-        if target.exists() and not target.is_file():  # a pipe or a device, which nothing replaces
-            target.write_text(text, encoding="utf-8")
+        if files.is_stream(target):
+            with target.open("a", encoding="utf-8") as stream:
+                stream.write(text)
         else:
             files.write_whole(target.resolve(), text)
     except OSError as error:

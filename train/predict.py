@@ -158,8 +158,9 @@ def target(output: Path | None) -> Iterator[BinaryIO]:
     """Where the CSV goes: a file that appears when it is complete, or stdout."""
     if output is None:
         yield sys.stdout.buffer
-    elif output.exists() and not output.is_file():  # a pipe or a device, which nothing replaces
-        with output.open("wb") as file:
+    elif output.exists() and (not output.is_file() or output.absolute().is_relative_to("/dev")):
+        # A pipe or a device, or what /dev/stdout stands for: nothing takes their place.
+        with output.open("ab") as file:
             yield file
     else:
         with whole_file(output.resolve()) as file:

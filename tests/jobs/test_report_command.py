@@ -181,3 +181,15 @@ def test_what_the_terminal_has_no_letters_for_is_replaced(site: Workplace) -> No
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "90.50 ? 0.71" in done.stdout
+
+
+def test_what_a_redirected_stdout_had_before_stays(site: Workplace) -> None:
+    command = (
+        "echo before >all.csv; python launch.py report --format csv --output /dev/stdout >>all.csv"
+    )
+
+    done = shell(site, command)
+
+    assert done.returncode == 0, done.stderr
+    first, second, *_ = (site.project / "all.csv").read_text().splitlines()
+    assert (first, second.partition(",")[0]) == ("before", "run")
