@@ -63,14 +63,17 @@ def _follow(run: RunDirectory, rank: int | None, attempt: int | None, tail: int 
     reader = _Reader(run, number, rank, tail)
     looked_at = asked_at = time.monotonic() - SLURM_POLL_SECONDS
     said = ""
+    has_printed = False
     while True:
         printed = reader.print_new()
+        has_printed = has_printed or printed
         if time.monotonic() - looked_at > LOOK_SECONDS:
             looked_at = time.monotonic()
             reader.find_logs()
             newest = attempt or _newest_attempt(run)
             if newest > number:
                 reader.print_rest()
+                has_printed = has_printed or reader.has_printed
                 _print_failure(run, number)
                 number += 1
                 print(_header(run, number), flush=True)
@@ -83,7 +86,7 @@ def _follow(run: RunDirectory, rank: int | None, attempt: int | None, tail: int 
                 has_ended = now.state not in LIVE or (attempt and _has_ended(run, attempt))
                 if has_ended and (attempt or _newest_attempt(run)) == number:
                     reader.print_rest()
-                    if not reader.has_printed:
+                    if not (has_printed or reader.has_printed):
                         _explain_silence(run, rank, attempt)
                     _print_failure(run, number)
                     print(f"{run.label}: {now.state}", file=sys.stderr)
@@ -172,8 +175,9 @@ class _Reader:
 
 
 def _blocks(log: RankLog) -> Iterator[Block]:
-    while blocks := log.read() or log.read(is_last=True):
+    while blocks := log.read():
         yield from blocks
+    yield from log.read(is_last=True)
 
 
 def _newest_attempt(run: RunDirectory) -> int:

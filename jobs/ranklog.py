@@ -61,6 +61,7 @@ class RankLog:
         for line in added.split(b"\n"):
             self.position += len(line) + 1
             self._add(blocks, line.decode(errors="replace"), now)
+        self.position -= not newline
         return blocks
 
     def _add(self, blocks: list[Block], line: str, now: float | None) -> None:

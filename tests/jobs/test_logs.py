@@ -149,6 +149,22 @@ def test_a_log_is_read_in_parts_and_a_line_once_it_is_whole(tmp_path: Path) -> N
     assert log.read() == []
 
 
+def test_a_line_that_is_read_before_its_end_loses_no_letter(tmp_path: Path) -> None:
+    path = tmp_path / "rank-000.log"
+    path.write_text("a\nlast w")
+    log = RankLog(path, 0)
+
+    def lines(*, is_last: bool) -> list[str]:
+        return [line for block in log.read(is_last=is_last) for line in block.lines]
+
+    assert lines(is_last=False) == ["a"]
+    assert lines(is_last=True) == ["last w"]
+    with path.open("a") as file:
+        file.write("ords\nnext\n")
+    assert lines(is_last=False) == ["ords", "next"]
+    assert lines(is_last=True) == []
+
+
 def test_the_times_say_when_the_log_grew(tmp_path: Path) -> None:
     log = tmp_path / "rank-000.log"
     clock, times = linetimes.Clock(log), linetimes.Times(log)
