@@ -181,9 +181,7 @@ def create(run: RunDirectory, mode: int, fill: Callable[[RunDirectory], None]) -
         try:
             fill(draft)
         except OSError as error:
-            raise WorkError(
-                f"the run cannot be written to {run.path.parent}: {error.strerror}"
-            ) from None
+            raise WorkError(f"the run cannot be made in {run.path.parent}: {error}") from None
         meet_dropped()
         draft.path.rename(run.path)
         yield
@@ -204,14 +202,19 @@ def _remove_empty(folders: list[Path]) -> None:
 def all_runs(root: Path) -> list[RunDirectory]:
     """Every run below `root` that may be read, oldest first, elements of a sweep in their order."""
     found: list[tuple[tuple[str, float, int], RunDirectory]] = []
-    for folder in root.glob("*/*"):
-        # Each look takes its time on network storage, and there may be thousands of runs.
-        if folder.name.startswith(".") or folder.parent.name.startswith("."):
-            continue
+    # Each look takes its time on network storage, and there may be thousands of runs.
+    for folder in (each for name in _listed(root) for each in _listed(name)):
         # It may be another user's, or be deleted at this moment.
         with contextlib.suppress(OSError):
             found += [(_age(run), run) for run in _runs_in(folder)]
     return [run for _, run in sorted(found, key=operator.itemgetter(0))]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder holds that is not hidden; nothing if it is none, or may not be listed."""
+    with contextlib.suppress(OSError):
+        return [each for each in folder.iterdir() if not each.name.startswith(".")]
+    return []
 
 
 def _runs_in(folder: Path) -> list[RunDirectory]:

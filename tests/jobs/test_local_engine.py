@@ -111,7 +111,8 @@ def test_a_file_of_a_new_run_that_cannot_be_written_is_told_and_nothing_is_left(
 
     assert done.returncode == 1
     folder = workplace.logs / "stub"
-    assert done.stderr.endswith(f"error: the run cannot be written to {folder}: File too large\n")
+    assert f"error: the run cannot be made in {folder}: [Errno 27] File too large" in done.stderr
+    assert "Traceback" not in done.stderr
     assert list(workplace.logs.iterdir()) == []
 
 

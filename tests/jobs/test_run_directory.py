@@ -137,6 +137,26 @@ def test_runs_that_are_deleted_meanwhile_are_passed_over(
     assert [run.path.name for run in rundir.all_runs(tmp_path)] == ["b"]
 
 
+def test_all_runs_of_a_name_that_are_deleted_meanwhile_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is looked at first, the other's folder goes."""
+    for name in ("a", "b"):
+        run = RunDirectory(tmp_path / name / "run")
+        run.path.mkdir(parents=True)
+        run.config.touch()
+    config = RunDirectory.config.fget
+
+    def looked_at(run: RunDirectory) -> Path:
+        for other in set(tmp_path.iterdir()) - {run.path.parent}:
+            shutil.rmtree(other)
+        return config(run)
+
+    monkeypatch.setattr(RunDirectory, "config", property(looked_at))
+
+    assert len(rundir.all_runs(tmp_path)) == 1
+
+
 def test_the_ledger_has_one_line_an_attempt_with_the_steps_of_its_own(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.metrics.write_text(
