@@ -190,7 +190,7 @@ class Train(Section):
         "auto", description="auto: CUDA when a GPU answers, else the CPU"
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 autocast on GPUs that have it, else fp32"
+        "auto", description="auto: bf16 autocast where all workers' GPUs have it, else fp32"
     )
     gradients: Literal["fp32", "bf16"] = Field(
         "fp32",

@@ -46,7 +46,7 @@ class Ranks:
 
     `trouble`: what is wrong with the device. `has_bf16`: whether all workers have GPUs that compute
     in bf16 by themselves; if one has not, none is to use it, for scores would depend on who gave
-    them.
+    them. `some_have_bf16`: whether any does.
     """
 
     rank: int
@@ -56,6 +56,7 @@ class Ranks:
     device: torch.device
     trouble: str | None = None
     has_bf16: bool = False
+    some_have_bf16: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -156,7 +157,7 @@ def process_group(train: Train) -> Iterator[Ranks]:
     store, _, _ = next(rendezvous("env://", timeout=timeout))
     gpus = exchange(store, ranks, "gpu", gpu_uuid(device) or "none")
     able = exchange(store, ranks, "bf16", "yes" if ranks.has_bf16 else "no")
-    ranks = replace(ranks, has_bf16="no" not in able)
+    ranks = replace(ranks, has_bf16="no" not in able, some_have_bf16="yes" in able)
     options: dict[str, Any] = {}
     if "none" not in gpus and len(set(gpus)) == ranks.world_size:
         # gloo carries what lives on the CPU (refusals, the stop flag) without a device's stream.

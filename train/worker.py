@@ -22,7 +22,7 @@ from train.batches import TrainBatches
 from train.checkpoint import Manifest
 from train.compilation import compile_model
 from train.dataset import load_dataset
-from train.distributed import Ranks, has_bf16, process_group, wrap
+from train.distributed import Ranks, process_group, wrap
 from train.errors import RequestError
 from train.health import check_nodes
 from train.loop import fit, results
@@ -266,7 +266,7 @@ def make_autocast(
 ) -> AbstractContextManager[None]:
     """bf16 autocast where the recipe or, for auto, every worker's GPU says so; else nothing."""
     wanted = recipe.train.precision
-    if wanted == "auto" and has_bf16(ranks.device) and not ranks.has_bf16:
+    if wanted == "auto" and ranks.some_have_bf16 and not ranks.has_bf16:
         say("warning: train.precision auto is fp32, for some workers' GPUs have no bf16 hardware")
     if wanted == "fp32" or (wanted == "auto" and not ranks.has_bf16):
         return contextlib.nullcontext()
