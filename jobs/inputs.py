@@ -49,7 +49,7 @@ def check_archive(data: Data) -> list[Finding]:
 
 
 def _check_digits(archive: Path) -> Finding:
-    if archive.exists():
+    if exists(archive):
         return passed(f"{archive}, which is there, and is not written anew")
     if importlib.util.find_spec("sklearn") is None:
         remedy = "which is not installed: pip install scikit-learn"

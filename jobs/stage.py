@@ -142,7 +142,8 @@ def _recipe_arguments(
     for override in overrides:
         arguments += ["--set", override]
     # What lies below this project lies below the cluster's, wherever that is.
-    for key, named in (("data.root", recipe.data.root), ("model.weights", recipe.model.weights)):
+    archive_root = recipe.data.root if recipe.data.source == "archive" else None
+    for key, named in (("data.root", archive_root), ("model.weights", recipe.model.weights)):
         written = loaded.written[key]
         if named and (Path(written).is_absolute() or written.startswith(("~", "$"))):
             place = _place(Path(named), key).relative_to(bundle.FILES)

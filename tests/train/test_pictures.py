@@ -90,7 +90,6 @@ def test_the_picture_of_no_mistakes_says_so() -> None:
     assert (picture < 128).any()
 
 
-@pytest.mark.slow
 def test_a_class_whose_name_looks_like_a_formula_is_drawn_as_it_is() -> None:
     names = ["US$ (5_$)", "$x^$", "plain"]
     made = scores([1, 2], [0.5, 0.9])
@@ -122,6 +121,7 @@ def test_no_picture_is_worth_the_results(
     journal.close()
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_started_again_leaves_the_same_results_and_mistakes(
     recipe: Recipe,
     whole_run: Callable[..., Path],
