@@ -169,7 +169,7 @@ def flip_accuracies(scores: Scores) -> dict[str, float]:
 
 
 def write_training_line(session: Session) -> None:
-    """Read the sums of the interval, the only time that the host waits for the device, and log."""
+    """Read the sums of the interval, the only time that the device runs out of steps, and log."""
     state, batches, device = session.state, session.batches, session.ranks.device
     began = time.perf_counter()
     refuse_bad_loss(session)

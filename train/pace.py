@@ -14,8 +14,8 @@ class Pace:
 
     A recorded step is one launch, of which the driver takes very many. The host would be through
     all steps up to the next line of the log at once and then wait for seconds in a call that no
-    signal interrupts, so that a stop would come late. It waits for the step before the last one
-    instead, while the GPU has the next one to go on with.
+    signal interrupts, so that a stop would come late. Instead it waits, once a step is given, for
+    the end of the step two before it: the GPU is at the one between, or has this one to go on with.
     """
 
     def __init__(self, device: torch.device) -> None:
